@@ -1,0 +1,34 @@
+//! What both rooms speak: the task, the truth, the doorbell and the shout.
+//!
+//! In: configuration. Out: [`backends::Backends`], the traits behind it, and the sweep that walks behind every task.
+//! Never here: HTTP from clients, calls to models.
+
+pub mod task;
+
+pub mod clock;
+
+pub mod config;
+
+pub mod store;
+
+pub mod queue;
+
+pub mod events;
+
+mod link;
+
+pub mod objects;
+
+pub mod backends;
+
+pub mod batcher;
+
+pub mod catalog;
+
+pub mod sweep;
+
+pub mod telemetry;
+
+pub mod rooms;
+
+pub mod process;
