@@ -1,0 +1,187 @@
+//! The truth: every promise of Longhaul rests on rows that are committed here.
+//!
+//! Domain verbs, not queries. Each is one statement (or one owned transaction on SQLite), safe to repeat, and decided on the
+//! database's clock. Verbs that change a task's state are guarded by the state (and the attempt, where a worker speaks) and
+//! return what they changed: a lost race is a value, not an error. `tests/it/conformance/store.rs` holds every
+//! implementation to the docs below.
+
+mod codec;
+mod postgres;
+mod sqlite;
+mod types;
+
+pub use postgres::PostgresStore;
+pub use sqlite::SqliteStore;
+pub use types::*;
+
+use crate::{
+    clock::UnixMs,
+    task::{BatchId, Change, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
+};
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// What went wrong with the database; what the caller does next is the same for all of its causes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not reachable, too slow or out of connections: nothing is known to be stored; try again with the same ids.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// The schema is older or newer than this program.
+    #[error("{0}")]
+    Schema(String),
+    /// A row or statement that should not exist.
+    #[error("the database answered with an error")]
+    Broken(#[source] sqlx::Error),
+    /// A stored value that this program cannot read.
+    #[error("unreadable value in column {column}")]
+    Unreadable {
+        /// The column.
+        column: &'static str,
+    },
+}
+
+/// Shorthand of this module's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The database, as the rooms use it.
+#[async_trait]
+pub trait Store: Send + Sync {
+    // ── health and schema ────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Applies the embedded migrations. Safe to repeat and to run from several processes at once.
+    async fn migrate(&self) -> Result<()>;
+
+    /// One cheap round trip that also checks that the schema is the one this program was built for.
+    async fn check(&self) -> Result<()>;
+
+    // ── submit ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Commits tasks: one answer per input, in order. A row that cannot be stored fails alone. An id that exists already
+    /// answers [`Submitted::Accepted`] again (a repeat after a lost reply). Of several inputs with one idempotency key,
+    /// in this call or in earlier ones of the last 24 h, exactly one is stored.
+    async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>>;
+
+    /// Commits a batch and its tasks together, all or none. Repeating it with the same ids changes nothing.
+    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()>;
+
+    // ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// One task, if the project has it.
+    async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>>;
+
+    /// A page of the project's tasks.
+    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>>;
+
+    /// The request body.
+    async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>>;
+
+    /// The kept answer, if the task has one.
+    async fn answer(&self, project: ProjectId, id: TaskId) -> Result<Option<crate::task::Answer>>;
+
+    /// Where these tasks stand, in any order; unknown ids are left out. One statement for all that a process watches.
+    async fn glance(&self, ids: &[TaskId]) -> Result<Vec<Change>>;
+
+    /// Tasks ready before this one in its queue: approximate, `None` unless queued.
+    async fn position(&self, project: ProjectId, id: TaskId) -> Result<Option<u64>>;
+
+    /// One batch with exact counts, if the project has it.
+    async fn batch(&self, project: ProjectId, id: BatchId) -> Result<Option<Batch>>;
+
+    /// Newest first, ids below `after`, at most `limit`.
+    async fn batches(&self, project: ProjectId, after: Option<BatchId>, limit: u32) -> Result<Page<Batch>>;
+
+    /// Figures per queue of the project, or of all.
+    async fn queues(&self, project: Option<ProjectId>) -> Result<Vec<QueueFigures>>;
+
+    // ── the owner's verbs ────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Ends the task as `cancelled`, whatever non-terminal state it is in. The result row gets the error; a line of a batch
+    /// is counted as failed.
+    async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>>;
+
+    /// Starts another run of a failed, cancelled or expired task: `failures` and `crashes` are zeroed, answer and error are
+    /// removed, the deadline is set anew from the stored policy; the batch's count is taken back. `attempt` stays.
+    async fn retry(&self, project: ProjectId, id: TaskId) -> Result<Option<Retried>>;
+
+    /// Removes a task with its bodies. An active one only with `force` (its attempt is then aborted by the heartbeat).
+    async fn delete(&self, project: ProjectId, id: TaskId, force: bool) -> Result<Option<Deleted>>;
+
+    /// Asks for a batch's end: `cancelling`; its unfinished tasks are cancelled by [`Store::cancel_batch_tasks`].
+    async fn cancel_batch(&self, project: ProjectId, id: BatchId) -> Result<Option<Batch>>;
+
+    /// Cancels up to `limit` unfinished tasks of batches that are `cancelling`.
+    async fn cancel_batch_tasks(&self, limit: u32) -> Result<Vec<Change>>;
+
+    // ── the worker's verbs ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Registers a new worker incarnation.
+    async fn register(&self, worker: &NewWorker) -> Result<()>;
+
+    /// Extends the lease by `ttl`, and tells which attempts the database thinks are this worker's. `None`: the incarnation
+    /// was reaped; abort everything and start a new one.
+    async fn heartbeat(
+        &self,
+        worker: WorkerId,
+        ttl: Duration,
+        running: u32,
+    ) -> Result<Option<Vec<(TaskId, u32)>>>;
+
+    /// Takes the worker off the list; attempts it still holds are found by the reaper at once.
+    async fn retire(&self, worker: WorkerId) -> Result<()>;
+
+    /// Starts the next attempt of those of `ids` that are queued: `attempt + 1`, `in_progress`, for a worker whose lease is
+    /// alive. Ids that do not come back are stale hints.
+    async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>>;
+
+    /// As [`Store::claim`], for up to `limit` ready tasks of these queues, without a doorbell: for when Redis is away.
+    async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>>;
+
+    /// Writes terminal states, fenced by the attempt: one answer per input, in order. Result, usage and batch count go with
+    /// the state in one commit. Repeating it for the same attempt and state is [`Finished::Applied`] again. Usage of an attempt
+    /// that did not win is kept in `attempts`.
+    async fn finish(&self, ends: &[Finish]) -> Result<Vec<Finished>>;
+
+    /// Ends attempts that are followed by another one: `scheduled` at now + `delay`, fenced by the attempt. One answer per
+    /// input, in order.
+    async fn again(&self, agains: &[Again]) -> Result<Vec<Finished>>;
+
+    /// Gives claims back uncharged: `queued`, fenced by worker and attempt.
+    async fn release(&self, worker: WorkerId, claims: &[(TaskId, u32)]) -> Result<Vec<Change>>;
+
+    // ── the sweep's verbs: no input, safe to run twice, skip locked rows ─────────────────────────────────────────────
+
+    /// Moves up to `limit` due `scheduled` tasks to `queued`: what to tell watchers, and what to ring for.
+    async fn due(&self, limit: u32) -> Result<Vec<(Change, Bell)>>;
+
+    /// Up to `limit` ready tasks of a queue: equal shares per project, by priority, then age. Changes nothing.
+    async fn ready(&self, queue: &QueueName, limit: u32) -> Result<Vec<Bell>>;
+
+    /// Ends up to `limit` tasks whose deadline or queue timeout has passed.
+    async fn expire(&self, limit: u32) -> Result<Vec<Change>>;
+
+    /// Marks workers whose lease has run out as reaped, and takes up to `limit` attempts from owners that are missing or
+    /// reaped: back to `scheduled` (with jitter up to `spread`) with `crashes + 1`, or `failed` (`worker_crashed`) at
+    /// `crashes_max` crashes.
+    async fn reap(&self, limit: u32, spread: Duration, crashes_max: u32) -> Result<Vec<Change>>;
+
+    /// Closes batches that have no unfinished task: `in_progress` → `completed`, `cancelling` → `cancelled`. Returns their ids.
+    async fn close_batches(&self, limit: u32) -> Result<Vec<BatchId>>;
+
+    /// Removes up to `limit` tasks whose keeping time is over; returns the object keys to delete.
+    async fn forget(&self, limit: u32) -> Result<Forgotten>;
+
+    // ── the catalogue of models ──────────────────────────────────────────────────────────────────────────────────────
+
+    /// Notes which models an upstream lists; `None`: the list is unavailable.
+    async fn put_models(&self, upstream: &str, models: Option<&[String]>) -> Result<()>;
+
+    /// What workers noted in the last `within`.
+    async fn models(&self, within: Duration) -> Result<Vec<UpstreamModels>>;
+
+    /// Live worker incarnations.
+    async fn workers(&self) -> Result<Vec<Worker>>;
+
+    /// The database's clock.
+    async fn now(&self) -> Result<UnixMs>;
+}

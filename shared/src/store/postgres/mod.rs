@@ -1,0 +1,245 @@
+//! The store of the distributed mode: Postgres.
+//!
+//! Every verb is one statement that carries its own guards, so there is no transaction to leave half open: a caller that
+//! goes away, or a lost reply, leaves all of a verb or nothing of it. Sweeps lock with `skip locked`, everything else takes
+//! its rows in the order of their ids. The moment is `now_ms()`, the database's, in all of them.
+
+mod batches;
+mod finish;
+mod owner;
+mod read;
+mod rows;
+mod submit;
+mod sweep;
+mod worker;
+
+use super::{
+    Again, Batch, Bell, Cancelled, Claimed, Deleted, Error, Finish, Finished, Forgotten, ListQuery, NewBatch,
+    NewWorker, Page, QueueFigures, Result, Retried, Store, Submitted, UpstreamModels, Worker, codec,
+};
+use crate::{
+    clock::UnixMs,
+    task::{Answer, BatchId, Change, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
+};
+use async_trait::async_trait;
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    migrate::MigrateError,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{future::Future, time::Duration};
+use tokio::time::timeout;
+
+/// Number, name and text of every migration, in order.
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql"))];
+
+/// The first connection, to tell at once whether the database is there.
+const CONNECT: Duration = Duration::from_secs(4);
+/// A free connection of the pool.
+const ACQUIRE: Duration = Duration::from_secs(2);
+/// One verb, from the caller's side: beyond the server's own limit on the statement, so that this one only cuts dead wires.
+const VERB: Duration = Duration::from_secs(40);
+/// A connection that has rested for longer is tried before it is used.
+const RESTED: Duration = Duration::from_secs(1);
+
+/// [`Store`] on Postgres. Cheap to clone.
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+}
+
+impl PostgresStore {
+    /// Connects to `url` with up to `connections` connections, within 4 s.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if the URL makes no sense, [`Error::Unavailable`] with the cause if nothing answers there.
+    pub async fn open(url: &str, connections: u32) -> Result<Self> {
+        let options = url.parse::<PgConnectOptions>()?.application_name("longhaul").options([
+            // A plan made while a table was empty scans it for ever: plan each statement for its own arrays.
+            ("plan_cache_mode", "force_custom_plan"),
+            // And what is wanted is a few rows by their ids or in their order: a merge reads a whole index to begin with.
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+            ("statement_timeout", "30s"),
+            ("idle_in_transaction_session_timeout", "5s"),
+        ]);
+        // The pool would hide why: it tries again until its time is up.
+        let first = within(CONNECT, async { Ok(PgConnection::connect_with(&options).await?.close().await?) });
+        first.await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections.max(1))
+            .acquire_timeout(ACQUIRE)
+            .test_before_acquire(false)
+            .before_acquire(|connection, rest| {
+                Box::pin(async move {
+                    if rest.idle_for > RESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        let mut connection = self.pool.acquire().await?.detach();
+        // Waiting for another process that migrates, or rewriting a large table, may take its time.
+        sqlx::raw_sql("set statement_timeout = 0").execute(&mut connection).await?;
+        let done = codec::migrator(&MIGRATIONS).run_direct(None, &mut connection, false).await;
+        connection.close().await?;
+        done.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            other => Error::Schema(other.to_string()),
+        })
+    }
+
+    async fn check(&self) -> Result<()> {
+        let sql = "select coalesce(max(version), 0) from _sqlx_migrations where success";
+        let applied: i64 = match sqlx::query_scalar(sql).fetch_one(&self.pool).await {
+            Ok(version) => version,
+            Err(sqlx::Error::Database(cause)) if cause.code().as_deref() == Some("42P01") => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let needed = MIGRATIONS.map(|(version, ..)| version).into_iter().max().unwrap_or(0);
+        let cure = match applied.cmp(&needed) {
+            std::cmp::Ordering::Equal => return Ok(()),
+            std::cmp::Ordering::Less => "run `longhaul migrate`",
+            std::cmp::Ordering::Greater => "install the newer program",
+        };
+        Err(Error::Schema(format!(
+            "the database schema is at {applied}, this program needs {needed}: {cure}"
+        )))
+    }
+}
+
+/// A deadline for what waits on the network.
+async fn within<T>(limit: Duration, verb: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(limit, verb).await.unwrap_or(Err(Error::Unavailable(sqlx::Error::PoolTimedOut)))
+}
+
+/// # Cancel safety
+/// A dropped verb has happened as a whole or not at all; which of the two is not known.
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self) -> Result<()> {
+        self.migrate().await
+    }
+    async fn check(&self) -> Result<()> {
+        within(VERB, self.check()).await
+    }
+
+    async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
+        within(VERB, submit::submit(&self.pool, tasks)).await
+    }
+    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
+        within(VERB, batches::create(&self.pool, batch, tasks)).await
+    }
+
+    async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
+        within(VERB, read::get(&self.pool, project, id)).await
+    }
+    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
+        within(VERB, read::list(&self.pool, project, query)).await
+    }
+    async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>> {
+        within(VERB, read::payload(&self.pool, project, id)).await
+    }
+    async fn answer(&self, project: ProjectId, id: TaskId) -> Result<Option<Answer>> {
+        within(VERB, read::answer(&self.pool, project, id)).await
+    }
+    async fn glance(&self, ids: &[TaskId]) -> Result<Vec<Change>> {
+        within(VERB, read::glance(&self.pool, ids)).await
+    }
+    async fn position(&self, project: ProjectId, id: TaskId) -> Result<Option<u64>> {
+        within(VERB, read::position(&self.pool, project, id)).await
+    }
+    async fn batch(&self, project: ProjectId, id: BatchId) -> Result<Option<Batch>> {
+        within(VERB, batches::get(&self.pool, project, id)).await
+    }
+    async fn batches(&self, project: ProjectId, after: Option<BatchId>, limit: u32) -> Result<Page<Batch>> {
+        within(VERB, batches::list(&self.pool, project, after, limit)).await
+    }
+    async fn queues(&self, project: Option<ProjectId>) -> Result<Vec<QueueFigures>> {
+        within(VERB, read::queues(&self.pool, project)).await
+    }
+
+    async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>> {
+        within(VERB, owner::cancel(&self.pool, project, id, reason)).await
+    }
+    async fn retry(&self, project: ProjectId, id: TaskId) -> Result<Option<Retried>> {
+        within(VERB, owner::retry(&self.pool, project, id)).await
+    }
+    async fn delete(&self, project: ProjectId, id: TaskId, force: bool) -> Result<Option<Deleted>> {
+        within(VERB, owner::delete(&self.pool, project, id, force)).await
+    }
+    async fn cancel_batch(&self, project: ProjectId, id: BatchId) -> Result<Option<Batch>> {
+        within(VERB, batches::cancel(&self.pool, project, id)).await
+    }
+    async fn cancel_batch_tasks(&self, limit: u32) -> Result<Vec<Change>> {
+        within(VERB, batches::cancel_tasks(&self.pool, limit)).await
+    }
+
+    async fn register(&self, worker: &NewWorker) -> Result<()> {
+        within(VERB, worker::register(&self.pool, worker)).await
+    }
+    async fn heartbeat(
+        &self,
+        id: WorkerId,
+        ttl: Duration,
+        running: u32,
+    ) -> Result<Option<Vec<(TaskId, u32)>>> {
+        within(VERB, worker::heartbeat(&self.pool, id, ttl, running)).await
+    }
+    async fn retire(&self, worker: WorkerId) -> Result<()> {
+        within(VERB, worker::retire(&self.pool, worker)).await
+    }
+    async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
+        within(VERB, worker::claim(&self.pool, worker, ids)).await
+    }
+    async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>> {
+        within(VERB, worker::claim_ready(&self.pool, worker, queues, limit)).await
+    }
+    async fn finish(&self, ends: &[Finish]) -> Result<Vec<Finished>> {
+        within(VERB, finish::finish(&self.pool, ends)).await
+    }
+    async fn again(&self, agains: &[Again]) -> Result<Vec<Finished>> {
+        within(VERB, finish::again(&self.pool, agains)).await
+    }
+    async fn release(&self, worker: WorkerId, claims: &[(TaskId, u32)]) -> Result<Vec<Change>> {
+        within(VERB, worker::release(&self.pool, worker, claims)).await
+    }
+
+    async fn due(&self, limit: u32) -> Result<Vec<(Change, Bell)>> {
+        within(VERB, sweep::due(&self.pool, limit)).await
+    }
+    async fn ready(&self, queue: &QueueName, limit: u32) -> Result<Vec<Bell>> {
+        within(VERB, sweep::ready(&self.pool, queue, limit)).await
+    }
+    async fn expire(&self, limit: u32) -> Result<Vec<Change>> {
+        within(VERB, sweep::expire(&self.pool, limit)).await
+    }
+    async fn reap(&self, limit: u32, spread: Duration, crashes_max: u32) -> Result<Vec<Change>> {
+        within(VERB, sweep::reap(&self.pool, limit, spread, crashes_max)).await
+    }
+    async fn close_batches(&self, limit: u32) -> Result<Vec<BatchId>> {
+        within(VERB, batches::close(&self.pool, limit)).await
+    }
+    async fn forget(&self, limit: u32) -> Result<Forgotten> {
+        within(VERB, sweep::forget(&self.pool, limit)).await
+    }
+
+    async fn put_models(&self, upstream: &str, models: Option<&[String]>) -> Result<()> {
+        within(VERB, worker::put_models(&self.pool, upstream, models)).await
+    }
+    async fn models(&self, age: Duration) -> Result<Vec<UpstreamModels>> {
+        within(VERB, read::models(&self.pool, age)).await
+    }
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        within(VERB, read::workers(&self.pool)).await
+    }
+    async fn now(&self) -> Result<UnixMs> {
+        within(VERB, read::now(&self.pool)).await
+    }
+}

@@ -1,0 +1,166 @@
+//! The sweep's verbs. Each takes its rows with `skip locked`, so that any number of processes can sweep at once.
+//!
+//! Conditions compare with `now_ms()` itself, whose value the planner knows; `(select now_ms())`, computed once, is for values.
+
+use super::{
+    super::codec::{self, WORKER_TTL, sentence},
+    owner::{end, ended, remains},
+    read::tenants,
+    rows::{self, change_columns, get},
+};
+use crate::{
+    clock::ms,
+    store::{Bell, Forgotten, Result},
+    task::{Change, ErrorCode, QueueName},
+};
+use sqlx::PgPool;
+use std::time::Duration;
+
+pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>> {
+    // The queue timeout bounds the wait for the first attempt only.
+    const SQL: &str = concat!(
+        "with picked as materialized (
+           select id from tasks
+           where state = 'scheduled' and wake_at <= (select now_ms()) and expires_at > (select now_ms())
+           order by wake_at limit $1 for update skip locked
+         )
+         update tasks t set state = 'queued', last_seq = t.last_seq + 1,
+           wake_at = least(t.expires_at, case when t.attempt = 0 then t.ready_at + p.queue_timeout_ms end)
+         from picked join payloads p on p.task = picked.id
+         where t.id = picked.id
+         returning",
+        change_columns!(),
+        ", t.queue, t.priority"
+    );
+    let found = sqlx::query(SQL).bind(i64::from(limit)).fetch_all(pool).await?;
+    found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
+}
+
+/// Rows that `ready` looks at, at most, when a queue has very many projects: each then brings fewer than `limit`.
+const LOOKED_AT_MAX: i64 = 40_000;
+
+pub(super) async fn ready(pool: &PgPool, queue: &QueueName, limit: u32) -> Result<Vec<Bell>> {
+    const SQL: &str = concat!(
+        "with recursive ",
+        tenants!("$1"),
+        ", share as (
+           select least($2, greatest($3 / greatest(count(project), 1), 1)) as rows from tenants
+         )
+         select r.id, tenants.project, $1 as queue, r.priority from tenants, lateral (
+           select t.id, t.priority, row_number() over () as turn from (
+             select id, priority from tasks where state = 'queued' and queue = $1 and project = tenants.project
+             order by priority desc, id limit (select rows from share)) t) r
+         order by r.turn, r.priority desc, r.id limit $2"
+    );
+    let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(LOOKED_AT_MAX);
+    query.fetch_all(pool).await?.iter().map(rows::bell).collect()
+}
+
+pub(super) async fn expire(pool: &PgPool, limit: u32) -> Result<Vec<Change>> {
+    // `wake_at` of a queued or running task is its queue timeout or deadline; of a scheduled one it may just be its time.
+    const SQL: &str = concat!(
+        "with picked as materialized (
+           select id from tasks
+           where wake_at <= now_ms() and (state <> 'scheduled' or expires_at <= now_ms())
+           order by wake_at limit $1 for update skip locked
+         ), ended as (
+           update tasks t set state = 'expired',",
+        end!(),
+        "from picked join payloads p on p.task = picked.id
+           where t.id = picked.id
+           returning",
+        change_columns!(),
+        ", case when t.expires_at <= now_ms() then $2::text else $4::text end as code,
+             case when t.expires_at <= now_ms() then $3::text else $5::text end as message, true as retryable
+         ), ",
+        ended!(),
+        "select * from ended"
+    );
+    let mut query = sqlx::query(SQL).bind(i64::from(limit));
+    for code in [ErrorCode::DeadlineExceeded, ErrorCode::QueueTimeout] {
+        query = query.bind(code.as_str()).bind(sentence(code));
+    }
+    rows::changes(&query.fetch_all(pool).await?)
+}
+
+/// `owners` hops along `tasks_held` from worker to worker, so that healthy attempts are not looked at. A worker is dead by its
+/// row's `reaped`, by having been marked just now, or by having no row: never by a lease read without its lock, which a
+/// heartbeat may be extending.
+const REAP: &str = concat!(
+    "with recursive marked as (
+       update workers set reaped = true where not reaped and lease_until <= now_ms() returning id
+     ), owners as (
+       (select started_by from tasks where started_by is not null order by started_by limit 1)
+       union all
+       select (select t.started_by from tasks t where t.started_by > owners.started_by order by t.started_by limit 1)
+       from owners where owners.started_by is not null
+     ), dead as (
+       select o.started_by as id from owners o left join workers w on w.id = o.started_by
+       where o.started_by is not null and (w.id is null or w.reaped or w.id in (select id from marked))
+     ), picked as materialized (
+       select t.id, (random() * $2::bigint)::bigint as jitter from dead join tasks t on t.started_by = dead.id
+       where t.state = 'in_progress' limit $1 for update of t skip locked
+     ), taken as (
+       update tasks t set crashes = t.crashes + 1, started_by = null, last_seq = t.last_seq + 1,
+         state = case when t.crashes + 1 >= $3 then 'failed' else 'scheduled' end,
+         ready_at = case when t.crashes + 1 >= $3 then t.ready_at else now_ms() + picked.jitter end,
+         wake_at = case when t.crashes + 1 >= $3 then null else least(now_ms() + picked.jitter, t.expires_at) end,
+         finished_at = case when t.crashes + 1 >= $3 then now_ms() end,
+         result_expires_at = case when t.crashes + 1 >= $3 then now_ms() + p.result_ttl_ms end
+       from picked join payloads p on p.task = picked.id
+       where t.id = picked.id
+       returning",
+    change_columns!(),
+    ", json_build_object('code', $4::text, 'message', $5::text, 'retryable', true, 'attempt', t.attempt,
+           'upstream_status', null)::text as error
+     ), noted as (
+       insert into attempts (task, attempt, ended_at, error) select id, attempt, now_ms(), error from taken
+       on conflict do nothing
+     ), errors as (
+       insert into results (task, attempt, error) select id, attempt, error from taken
+       on conflict (task) do update set attempt = excluded.attempt, error = excluded.error
+     ), counted as (
+       insert into batch_counts (batch, task, attempt, completed, failed,
+         input_tokens, cached_tokens, output_tokens, reasoning_tokens)
+       select batch, id, attempt, 0, 1, 0, 0, 0, 0 from taken where batch is not null and state = 'failed'
+     )
+     select * from taken"
+);
+
+pub(super) async fn reap(
+    pool: &PgPool,
+    limit: u32,
+    spread: Duration,
+    crashes_max: u32,
+) -> Result<Vec<Change>> {
+    let code = ErrorCode::WorkerCrashed;
+    let query = sqlx::query(REAP).bind(i64::from(limit)).bind(ms(spread)).bind(codec::int(crashes_max));
+    rows::changes(&query.bind(code.as_str()).bind(sentence(code)).fetch_all(pool).await?)
+}
+
+pub(super) async fn forget(pool: &PgPool, limit: u32) -> Result<Forgotten> {
+    const SQL: &str = concat!(
+        "with picked as materialized (
+           select id from tasks where started_by is null and result_expires_at <= now_ms()
+           limit $1 for update skip locked
+         ), gone as (
+           delete from tasks t using picked where t.id = picked.id returning t.id
+         ), ",
+        remains!(),
+        ", batches_picked as materialized (
+           select b.id from batches b where b.result_expires_at <= now_ms() limit $1 for update skip locked
+         ), batches_gone as (
+           delete from batches b using batches_picked where b.id = batches_picked.id
+         ), counts_gone as (
+           delete from batch_counts c using batches_picked where c.batch = batches_picked.id
+         ), keys_gone as (
+           delete from idempotency where (project, key) in (
+             select project, key from idempotency where expires_at <= now_ms() limit $1 for update skip locked)
+         ), workers_gone as (
+           delete from workers where reaped and seen_at <= now_ms() - $2
+         )
+         select (select count(*) from gone) as tasks, keys from objects"
+    );
+    let row = sqlx::query(SQL).bind(i64::from(limit)).bind(ms(WORKER_TTL)).fetch_one(pool).await?;
+    Ok(Forgotten { tasks: codec::count(get(&row, "tasks")?), objects: get(&row, "keys")? })
+}

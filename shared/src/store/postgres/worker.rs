@@ -1,0 +1,145 @@
+//! The worker's lease and claims.
+
+use super::{
+    super::codec,
+    read::tenants,
+    rows::{self, change_columns, claimed_columns, get},
+};
+use crate::{
+    clock::ms,
+    store::{Claimed, NewWorker, Result},
+    task::{Change, QueueName, TaskId, WorkerId},
+};
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+pub(super) async fn register(pool: &PgPool, worker: &NewWorker) -> Result<()> {
+    let sql = "insert into workers (id, name, slots, queues, seen_at, lease_until)
+      values ($1, $2, $3, $4, now_ms(), now_ms() + $5) on conflict (id) do nothing";
+    sqlx::query(sql)
+        .bind(worker.id.0)
+        .bind(codec::printable(&worker.name))
+        .bind(codec::int(worker.slots))
+        .bind(codec::json(&worker.queues))
+        .bind(ms(worker.ttl))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn heartbeat(
+    pool: &PgPool,
+    worker: WorkerId,
+    ttl: Duration,
+    running: u32,
+) -> Result<Option<Vec<(TaskId, u32)>>> {
+    // One row with nulls for a worker that holds nothing, none for a reaped one.
+    let sql = "with beat as (
+        update workers set seen_at = now_ms(), lease_until = now_ms() + $2, running = $3
+        where id = $1 and not reaped returning id
+      )
+      select t.id, t.attempt from beat left join tasks t on t.started_by = beat.id";
+    let found =
+        sqlx::query(sql).bind(worker.0).bind(ms(ttl)).bind(codec::int(running)).fetch_all(pool).await?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let mut held = Vec::new();
+    for row in &found {
+        if let Some(id) = get::<Option<Uuid>>(row, "id")? {
+            held.push((TaskId(id), codec::small(get(row, "attempt")?)));
+        }
+    }
+    Ok(Some(held))
+}
+
+pub(super) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<()> {
+    sqlx::query("delete from workers where id = $1").bind(worker.0).execute(pool).await?;
+    Ok(())
+}
+
+/// Starts the next attempt of queued rows for `$1`, if its lease is alive. A task past its deadline or queue timeout is left to
+/// the sweep.
+macro_rules! start {
+    ($which:literal) => {
+        concat!(
+            "update tasks t set state = 'in_progress', attempt = t.attempt + 1, started_by = $1,
+               started_at = (select now_ms()), wake_at = t.expires_at, last_seq = t.last_seq + 1
+             from payloads p
+             where p.task = t.id and t.state = 'queued' and t.wake_at > (select now_ms())
+               and exists (select from workers where id = $1 and not reaped and lease_until > now_ms()) and ",
+            $which,
+            " returning",
+            claimed_columns!()
+        )
+    };
+}
+
+pub(super) async fn claim(pool: &PgPool, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
+    const SQL: &str = start!("t.id = any($2)");
+    let mut ids = rows::uuids(ids);
+    ids.sort_unstable();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query(SQL).bind(worker.0).bind(ids).fetch_all(pool).await?;
+    found.iter().map(rows::claimed).collect()
+}
+
+pub(super) async fn claim_ready(
+    pool: &PgPool,
+    worker: WorkerId,
+    queues: &[QueueName],
+    limit: u32,
+) -> Result<Vec<Claimed>> {
+    // Rivals see the same candidates first: a few more than wanted leave something to those who come second.
+    const SQL: &str = concat!(
+        "with lanes as (
+           select queue from unnest($2::text[]) as u(queue)
+         ), candidates as (
+           select c.* from lanes, lateral (with recursive ",
+        tenants!("lanes.queue"),
+        "  select r.* from tenants, lateral (
+             select t.id, t.priority, row_number() over () as turn from (
+               select id, priority from tasks where state = 'queued' and queue = lanes.queue and project = tenants.project
+               order by priority desc, id limit $3 * 4) t) r
+           order by r.turn, r.priority desc, r.id limit $3 * 4) c
+         ), picked as materialized (
+           select t.id from candidates c join tasks t on t.id = c.id where t.state = 'queued'
+           order by c.turn, c.priority desc, c.id limit $3 for update of t skip locked
+         ) ",
+        start!("t.id = any(array(select id from picked))")
+    );
+    let queues: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
+    let found = sqlx::query(SQL).bind(worker.0).bind(queues).bind(i64::from(limit)).fetch_all(pool).await?;
+    found.iter().map(rows::claimed).collect()
+}
+
+pub(super) async fn release(
+    pool: &PgPool,
+    worker: WorkerId,
+    claims: &[(TaskId, u32)],
+) -> Result<Vec<Change>> {
+    const SQL: &str = concat!(
+        "with mine as materialized (
+           select t.id from unnest($2::uuid[], $3::int[]) as i(id, attempt) join tasks t on t.id = i.id
+           where t.state = 'in_progress' and t.attempt = i.attempt and t.started_by = $1
+           order by t.id for update of t
+         )
+         update tasks t set state = 'queued', started_by = null, wake_at = t.expires_at, last_seq = t.last_seq + 1
+         from mine where t.id = mine.id
+         returning",
+        change_columns!()
+    );
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
+        claims.iter().map(|(id, attempt)| (id.0, codec::int(*attempt))).unzip();
+    rows::changes(&sqlx::query(SQL).bind(worker.0).bind(ids).bind(attempts).fetch_all(pool).await?)
+}
+
+pub(super) async fn put_models(pool: &PgPool, upstream: &str, models: Option<&[String]>) -> Result<()> {
+    let sql = "insert into upstream_models (upstream, models, noted_at) values ($1, $2, now_ms())
+      on conflict (upstream) do update set models = excluded.models, noted_at = excluded.noted_at";
+    sqlx::query(sql).bind(upstream).bind(models.map(codec::json)).execute(pool).await?;
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Leases and claims, and what workers note of their upstreams.
+
+use super::{
+    super::{Claimed, NewWorker, UpstreamModels, Worker},
+    rows::{self, Fault, from_json, id_list, json, millis},
+    sweep::select_ready,
+};
+use crate::{
+    clock::UnixMs,
+    task::{Change, QueueName, TaskId, WorkerId},
+};
+use sqlx::{Row, SqliteConnection, SqliteExecutor};
+use std::time::Duration;
+
+/// See [`super::super::Store::register`].
+pub(super) async fn register(db: &mut SqliteConnection, now: UnixMs, worker: NewWorker) -> Result<(), Fault> {
+    let sql = "insert into workers (id, name, slots, queues, seen_at, lease_until) values (?1, ?2, ?3, ?4, ?5, ?6) \
+               on conflict do nothing";
+    sqlx::query(sql)
+        .bind(worker.id.0)
+        .bind(&worker.name)
+        .bind(worker.slots)
+        .bind(json(&worker.queues))
+        .bind(now.0)
+        .bind(now.0 + millis(worker.ttl))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// See [`super::super::Store::heartbeat`].
+pub(super) async fn heartbeat(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    ttl: Duration,
+    running: u32,
+) -> Result<Option<Vec<(TaskId, u32)>>, Fault> {
+    let sql = "update workers set seen_at = ?2, lease_until = ?3, running = ?4 where id = ?1 and not reaped";
+    let beat = sqlx::query(sql).bind(worker.0).bind(now.0).bind(now.0 + millis(ttl)).bind(running);
+    if beat.execute(&mut *db).await?.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let sql = "select id, attempt from tasks where started_by = ?1 and state = 'in_progress'";
+    let held = sqlx::query(sql).bind(worker.0).fetch_all(db).await?;
+    Ok(Some(rows::fences(&held)?))
+}
+
+/// See [`super::super::Store::retire`].
+pub(super) async fn retire(db: &mut SqliteConnection, _now: UnixMs, worker: WorkerId) -> Result<(), Fault> {
+    sqlx::query("delete from workers where id = ?1").bind(worker.0).execute(db).await?;
+    Ok(())
+}
+
+/// See [`super::super::Store::claim`]. A task past its deadline or queue timeout is left to the sweep.
+pub(super) async fn claim(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    ids: Vec<TaskId>,
+) -> Result<Vec<Claimed>, Fault> {
+    let sql = "update tasks set attempt = attempt + 1, state = 'in_progress', started_by = ?1, started_at = ?2, \
+                 last_seq = last_seq + 1, wake_at = expires_at \
+               where id in (select unhex(value) from json_each(?3)) and state = 'queued' and wake_at > ?2 \
+                 and exists (select 1 from workers where id = ?1 and not reaped and lease_until > ?2) \
+               returning id, attempt";
+    let wanted = id_list(ids.iter().map(|id| id.0));
+    let started = sqlx::query(sql).bind(worker.0).bind(now.0).bind(wanted).fetch_all(&mut *db).await?;
+    if started.is_empty() {
+        return Ok(Vec::new());
+    }
+    // In the order of the list.
+    let sql = "select t.id, t.project, t.batch, t.attempt, t.failures, t.crashes, t.max_attempts, t.queue, t.endpoint, \
+                 t.model, t.relay, t.last_seq, t.expires_at, t.ready_at, p.execution_timeout_ms, p.backoff_base_ms, \
+                 p.backoff_max_ms, p.body, p.object, p.object_len \
+               from json_each(?1) as list join tasks t on t.id = unhex(list.value) join payloads p on p.task = t.id \
+               order by list.key";
+    let mut started: Vec<TaskId> = rows::fences(&started)?.into_iter().map(|(id, _)| id).collect();
+    started.sort_unstable();
+    let mut mine: Vec<TaskId> = ids.into_iter().filter(|id| started.binary_search(id).is_ok()).collect();
+    let mut seen = std::collections::HashSet::new();
+    mine.retain(|id| seen.insert(*id));
+    let found = sqlx::query(sql).bind(id_list(mine.iter().map(|id| id.0))).fetch_all(db).await?;
+    found.iter().map(|row| rows::claimed(row, now)).collect()
+}
+
+/// See [`super::super::Store::claim_ready`]. Queue after queue as listed, in each by priority, then age.
+pub(super) async fn claim_ready(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    queues: Vec<QueueName>,
+    limit: u32,
+) -> Result<Vec<Claimed>, Fault> {
+    let sql = select_ready!("priority desc, id");
+    let mut ids = Vec::new();
+    for queue in &queues {
+        let left = i64::from(limit) - ids.len() as i64;
+        if left <= 0 {
+            break;
+        }
+        let found = sqlx::query(sql).bind(queue.as_str()).bind(left).bind(now.0).fetch_all(&mut *db).await?;
+        for row in &found {
+            ids.push(TaskId(row.try_get("id")?));
+        }
+    }
+    claim(db, now, worker, ids).await
+}
+
+/// See [`super::super::Store::release`]. What counted as the wait for the first attempt is over: only the deadline remains.
+pub(super) async fn release(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    claims: Vec<(TaskId, u32)>,
+) -> Result<Vec<Change>, Fault> {
+    let sql = "update tasks set state = 'queued', started_by = null, ready_at = ?4, wake_at = expires_at, \
+                 last_seq = last_seq + 1 \
+               where id = ?1 and attempt = ?2 and started_by = ?3 and state = 'in_progress' \
+               returning id, project, batch, attempt, last_seq, state";
+    let mut released = Vec::with_capacity(claims.len());
+    for (task, attempt) in claims {
+        let row =
+            sqlx::query(sql).bind(task.0).bind(attempt).bind(worker.0).bind(now.0).fetch_optional(&mut *db);
+        if let Some(row) = row.await? {
+            released.push(rows::change(&row)?);
+        }
+    }
+    Ok(released)
+}
+
+/// See [`super::super::Store::put_models`].
+pub(super) async fn put_models(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    upstream: String,
+    models: Option<Vec<String>>,
+) -> Result<(), Fault> {
+    let sql = "replace into upstream_models (upstream, models, noted_at) values (?1, ?2, ?3)";
+    sqlx::query(sql).bind(upstream).bind(models.as_ref().map(json)).bind(now.0).execute(db).await?;
+    Ok(())
+}
+
+/// See [`super::super::Store::models`].
+pub(super) async fn models(
+    db: impl SqliteExecutor<'_>,
+    within: Duration,
+) -> Result<Vec<UpstreamModels>, Fault> {
+    let sql = "select upstream, models from upstream_models \
+               where noted_at >= cast(unixepoch('subsec') * 1000 as integer) - ?1 order by upstream";
+    let found = sqlx::query(sql).bind(millis(within)).fetch_all(db).await?;
+    let noted = found.iter().map(|row| {
+        let models: Option<&str> = row.try_get("models")?;
+        let models = models.map(|text| from_json(text, "upstream_models.models")).transpose()?;
+        Ok(UpstreamModels { upstream: row.try_get("upstream")?, models })
+    });
+    noted.collect()
+}
+
+/// See [`super::super::Store::workers`].
+pub(super) async fn workers(db: impl SqliteExecutor<'_>) -> Result<Vec<Worker>, Fault> {
+    let sql = "select id, name, slots, running, queues, seen_at from workers \
+               where not reaped and lease_until > cast(unixepoch('subsec') * 1000 as integer) order by id";
+    let found = sqlx::query(sql).fetch_all(db).await?;
+    let live = found.iter().map(|row| {
+        Ok(Worker {
+            id: WorkerId(row.try_get("id")?),
+            name: row.try_get("name")?,
+            slots: row.try_get("slots")?,
+            running: row.try_get("running")?,
+            queues: from_json(row.try_get("queues")?, "workers.queues")?,
+            seen_at: UnixMs(row.try_get("seen_at")?),
+        })
+    });
+    live.collect()
+}
