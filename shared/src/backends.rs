@@ -1,0 +1,113 @@
+//! The one file that knows that two modes exist.
+
+use crate::{
+    config::{Config, Mode},
+    events::{Events, MemoryEvents, RedisEvents},
+    objects::Objects,
+    queue::{MemoryQueue, Queue, RedisQueue},
+    store::{PostgresStore, SqliteStore, Store},
+};
+use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
+use std::{path::Path, sync::Arc};
+
+/// What both rooms work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Backends {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The doorbell.
+    pub queue: Arc<dyn Queue>,
+    /// The shout.
+    pub events: Arc<dyn Events>,
+    /// Large bodies.
+    pub objects: Objects,
+}
+
+/// A backend could not be opened: one line for a person, with the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct Unopened {
+    what: String,
+    why: String,
+}
+
+fn unopened(what: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> Unopened {
+    let what = what.into();
+    move |error| {
+        let chain = std::iter::successors(Some(error), |error| error.source());
+        Unopened { what, why: chain.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
+    }
+}
+
+impl Backends {
+    /// Opens what the configuration names, within 5 s. The embedded database is migrated; a distributed one must be up to date.
+    ///
+    /// # Errors
+    /// One line that says what could not be opened and why.
+    pub async fn open(config: &Config) -> Result<Self, Unopened> {
+        match &config.mode {
+            Mode::Embedded { data_dir } => Self::embedded(config, data_dir).await,
+            Mode::Distributed { database_url, redis_url } => {
+                let store = PostgresStore::open(database_url.expose(), config.database_connections)
+                    .await
+                    .map_err(|error| unopened("cannot use the Postgres database")(&error))?;
+                store.check().await.map_err(|error| unopened("cannot use the Postgres database")(&error))?;
+                let queue = RedisQueue::open(redis_url.expose(), &config.lanes, config.window)
+                    .await
+                    .map_err(|error| unopened("cannot use Redis")(&error))?;
+                let events = RedisEvents::open(redis_url.expose())
+                    .await
+                    .map_err(|error| unopened("cannot use Redis")(&error))?;
+                let objects = config.objects.url.as_deref().map(object_store_at).transpose()?;
+                Ok(Self {
+                    store: Arc::new(store),
+                    queue: Arc::new(queue),
+                    events: Arc::new(events),
+                    objects: Objects::new(objects, config.objects.inline_bytes_max),
+                })
+            }
+        }
+    }
+
+    async fn embedded(config: &Config, data_dir: &Path) -> Result<Self, Unopened> {
+        let what = || format!("cannot use the data folder {}", data_dir.display());
+        let folder = data_dir.join("objects");
+        std::fs::create_dir_all(&folder).map_err(|error| unopened(what())(&error))?;
+        let store = SqliteStore::open(&data_dir.join("longhaul.db"))
+            .await
+            .map_err(|error| unopened(what())(&error))?;
+        store.migrate().await.map_err(|error| unopened(what())(&error))?;
+        let objects = match config.objects.url.as_deref() {
+            Some(url) => object_store_at(url)?,
+            None => folder_store(&folder)?,
+        };
+        Ok(Self {
+            store: Arc::new(store),
+            queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),
+            events: Arc::new(MemoryEvents::new()),
+            objects: Objects::new(Some(objects), config.objects.inline_bytes_max),
+        })
+    }
+}
+
+fn folder_store(folder: &Path) -> Result<Arc<dyn ObjectStore>, Unopened> {
+    let store = LocalFileSystem::new_with_prefix(folder)
+        .map_err(|error| unopened(format!("cannot use the folder {}", folder.display()))(&error))?;
+    Ok(Arc::new(store.with_fsync(true)))
+}
+
+/// `file:///folder`, or `s3://bucket/prefix` with the usual `AWS_*` environment.
+fn object_store_at(url: &str) -> Result<Arc<dyn ObjectStore>, Unopened> {
+    if let Some(folder) = url.strip_prefix("file://") {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| unopened(format!("cannot use objects.url {url}"))(&error))?;
+        return folder_store(Path::new(folder));
+    }
+    let store = AmazonS3Builder::from_env()
+        .with_url(url)
+        .build()
+        .map_err(|error| unopened(format!("cannot use objects.url {url}"))(&error))?;
+    let prefix =
+        url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).map_or("", |(_, prefix)| prefix);
+    Ok(Arc::new(PrefixStore::new(store, prefix)))
+}

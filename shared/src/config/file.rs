@@ -1,0 +1,93 @@
+//! The file layer: TOML into `section.key` entries with their line, and keys of upstreams that are kept elsewhere.
+
+use super::{
+    Error, Origin,
+    layers::{Environment, set},
+    nearest,
+    raw::KEYS,
+};
+use std::{collections::BTreeMap, path::Path};
+use toml::{Table, Value, de::DeTable};
+
+/// Every entry of the file, known names only.
+pub(super) fn read(path: &Path, env: &Environment) -> Result<BTreeMap<&'static str, (Value, Origin)>, Error> {
+    let unreadable = |why: String| Error::Unreadable { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| unreadable(syntax(&error, &text)))?;
+    let lines = lines(&text);
+    let mut values = BTreeMap::new();
+    for (name, value) in flatten(table) {
+        let origin = Origin::File(path.to_owned(), lines.get(&name).copied().unwrap_or(1));
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            let near = nearest(&name, KEYS.iter().map(|key| key.name));
+            return Err(Error::Unknown { name, origin, near });
+        };
+        let value = if key.name == "upstreams" { with_keys(value, env)? } else { value };
+        values.insert(key.name, (value, origin));
+    }
+    Ok(values)
+}
+
+/// The content of a secret's file, without the line end that editors leave.
+pub(super) fn secret(path: &Path) -> Result<String, Error> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Error::Unreadable { path: path.to_owned(), why: error.to_string() })?;
+    Ok(text.trim().to_owned())
+}
+
+/// `line 3: …`, in one line.
+fn syntax(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(1, |span| line_at(text, span.start));
+    format!("line {line}: {}", error.message().replace('\n', ", "))
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+fn flatten(table: Table) -> Vec<(String, Value)> {
+    let entry = |(name, value): (String, Value)| match value {
+        Value::Table(section) => {
+            section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect()
+        }
+        value => vec![(name, value)],
+    };
+    table.into_iter().flat_map(entry).collect()
+}
+
+/// The line of every entry.
+fn lines(text: &str) -> BTreeMap<String, usize> {
+    let mut lines = BTreeMap::new();
+    let Ok(table) = DeTable::parse(text) else { return lines };
+    for (name, value) in table.get_ref() {
+        lines.insert(name.get_ref().to_string(), line_at(text, name.span().start));
+        for (key, _) in value.get_ref().as_table().into_iter().flatten() {
+            lines.insert(format!("{}.{}", name.get_ref(), key.get_ref()), line_at(text, key.span().start));
+        }
+    }
+    lines
+}
+
+/// Replaces `key_env` and `key_file` of every upstream by the key they lead to.
+fn with_keys(mut upstreams: Value, env: &Environment) -> Result<Value, Error> {
+    for upstream in upstreams.as_array_mut().into_iter().flatten().filter_map(Value::as_table_mut) {
+        let name = upstream.get("name").and_then(Value::as_str).unwrap_or("?").to_owned();
+        let missing = |why: String| Error::UpstreamKey { name: name.clone(), why };
+        let given =
+            ["key", "key_env", "key_file"].into_iter().filter(|form| upstream.contains_key(*form)).count();
+        if given > 1 {
+            return Err(missing("give one of key, key_env and key_file".to_owned()));
+        }
+        if let Some(variable) = upstream.remove("key_env") {
+            let variable = variable.as_str().unwrap_or_default();
+            let key =
+                set(env, variable).ok_or_else(|| missing(format!("the variable {variable} is not set")))?;
+            upstream.insert("key".to_owned(), Value::from(key));
+        }
+        if let Some(path) = upstream.remove("key_file") {
+            let key = secret(Path::new(path.as_str().unwrap_or_default()))?;
+            upstream.insert("key".to_owned(), Value::from(key));
+        }
+    }
+    Ok(upstreams)
+}

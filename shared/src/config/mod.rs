@@ -1,0 +1,192 @@
+//! The configuration, valid by construction. `raw.rs` holds what a person typed and where it came from.
+//!
+//! Per field: flag > environment > file > default. The only module that reads the environment.
+
+pub mod args;
+mod codec;
+mod defaults;
+mod error;
+mod file;
+mod layers;
+mod logging;
+mod raw;
+mod secret;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub use args::Flags;
+pub use codec::duration;
+use error::nearest;
+pub use error::{Error, Origin};
+pub use layers::{Database, Settings, api_key, load};
+pub use logging::{LogFormat, Logging};
+pub use secret::Secret;
+pub use show::show;
+
+use crate::{
+    queue::Lane,
+    task::{Policy, QueueName},
+};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Where the truth is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// One process: SQLite and files in a folder, queue and events in memory.
+    Embedded {
+        /// The folder.
+        data_dir: PathBuf,
+    },
+    /// Many processes: Postgres and Redis.
+    Distributed {
+        /// `postgres://…`
+        database_url: Secret,
+        /// `redis://…` or `rediss://…`
+        redis_url: Secret,
+    },
+}
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Embedded or distributed.
+    pub mode: Mode,
+    /// The API.
+    pub api: Api,
+    /// The worker.
+    pub worker: Worker,
+    /// The lanes, heaviest first.
+    pub lanes: Vec<Lane>,
+    /// Most ids of one lane in the queue.
+    pub window: usize,
+    /// Leases of worker incarnations.
+    pub lease: Lease,
+    /// Period of the sweep.
+    pub sweep_period: Duration,
+    /// Limits of tasks that name none.
+    pub policy: Policy,
+    /// Large bodies.
+    pub objects: Objects,
+    /// Model servers.
+    pub upstreams: Vec<Upstream>,
+    /// Models that are bound to upstreams.
+    pub routes: Vec<Route>,
+    /// Connections to the database, at most.
+    pub database_connections: u32,
+}
+
+/// The API's settings.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The key that callers must show; `None`: loopback callers only.
+    pub key: Option<Secret>,
+    /// Longest request body, bytes.
+    pub body_bytes_max: usize,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Time for a request's head.
+    pub header_timeout: Duration,
+    /// Time a connection may stay without a request.
+    pub idle_timeout: Duration,
+    /// Time for running requests at shutdown.
+    pub grace: Duration,
+}
+
+/// The worker's settings.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Attempts at once.
+    pub slots: u32,
+    /// Lanes it serves.
+    pub queues: Vec<QueueName>,
+    /// Health and metrics, if wanted.
+    pub listen: Option<SocketAddr>,
+    /// Time for running attempts at shutdown.
+    pub grace: Duration,
+    /// Limit: connection to the upstream.
+    pub connect_timeout: Duration,
+    /// Limit: first byte of the answer.
+    pub first_byte_timeout: Duration,
+    /// Limit: silence inside the answer.
+    pub idle_timeout: Duration,
+    /// Longest answer, bytes.
+    pub answer_bytes_max: usize,
+    /// HTTP clients per upstream: an HTTP/2 upstream gets this many connections.
+    pub shards: usize,
+}
+
+/// Leases of worker incarnations.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Time without one after which a worker counts as dead; at least three heartbeats.
+    pub ttl: Duration,
+    /// Crashes after which a task is given up on.
+    pub crashes_max: u32,
+}
+
+/// Large bodies.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    /// `file:///folder` or `s3://bucket/prefix`; the embedded mode has a folder of its own.
+    pub url: Option<String>,
+    /// Bodies up to this many bytes stay in the database.
+    pub inline_bytes_max: usize,
+}
+
+/// A model server: anything that speaks OpenAI's HTTP.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name in logs, metrics and rows.
+    pub name: String,
+    /// Base URL without the endpoint path, e.g. `http://127.0.0.1:8000`. A trailing `/v1` is dropped when it is read.
+    pub url: String,
+    /// Sent as `Authorization: Bearer …`.
+    pub key: Option<Secret>,
+    /// Paths it serves.
+    pub endpoints: Vec<String>,
+}
+
+/// A model bound to upstreams.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Model name as clients write it.
+    pub model: String,
+    /// Names of upstreams, first choice first.
+    pub upstreams: Vec<String>,
+}
+
+/// Paths that an upstream serves unless it says otherwise.
+pub const ENDPOINTS: [&str; 5] =
+    ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"];
+
+impl Config {
+    /// The upstream of that name.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> Option<&Upstream> {
+        self.upstreams.iter().find(|upstream| upstream.name == name)
+    }
+
+    /// Whether any route names this upstream: then only its routes lead there.
+    #[must_use]
+    pub fn is_routed(&self, upstream: &str) -> bool {
+        self.routes.iter().any(|route| route.upstreams.iter().any(|name| name == upstream))
+    }
+
+    /// Every path that an upstream serves; the usual ones where no upstream is configured.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        if self.upstreams.is_empty() {
+            return ENDPOINTS.map(str::to_owned).to_vec();
+        }
+        let mut all: Vec<String> =
+            self.upstreams.iter().flat_map(|upstream| upstream.endpoints.clone()).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}

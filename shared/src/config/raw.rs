@@ -1,0 +1,273 @@
+//! Every setting by name, and the step from what a person typed to a [`Config`] that holds.
+//!
+//! One row per setting: its name, how its value is read and shown, its limits. Precedence, unknown names, `config show` and
+//! error messages all follow from this table; the defaults are those of [`Config::new`] and stand nowhere else.
+
+use super::{
+    Config, ENDPOINTS, Mode, Route, Secret, Upstream,
+    codec::{Address, Bytes, Codec, Count, Hidden, Maybe, Queues, Text, Time, quoted, spelled},
+};
+use crate::{queue::Lane, task::QueueName};
+use serde::Deserialize;
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use toml::Value;
+
+/// One setting.
+pub(super) struct Key {
+    /// `section.key`, as in the file.
+    pub(super) name: &'static str,
+    /// Whether its value is masked, and may come from a file named by the environment.
+    pub(super) secret: bool,
+    /// Reads a value into the configuration, or says what was expected.
+    pub(super) read: fn(&mut Config, &Value) -> Result<(), String>,
+    /// The effective value as TOML; `None`: it plays no part.
+    pub(super) show: fn(&Config) -> Option<String>,
+}
+
+const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const LONG: Time = Time(MS, Duration::from_secs(366 * 86_400));
+const SHORT: Time = Time(MS, DAY);
+
+macro_rules! key {
+    ($name:literal, $($field:ident).+, $codec:expr) => {
+        Key {
+            name: $name,
+            secret: false,
+            read: |config, value| {
+                config.$($field).+ = $codec.read(value)?;
+                Ok(())
+            },
+            show: |config| $codec.show(&config.$($field).+),
+        }
+    };
+}
+
+/// Settings that the mode is made of: [`mode`] has read them before a configuration exists.
+macro_rules! mode_key {
+    ($name:literal, $secret:literal, $pattern:pat => $value:expr) => {
+        Key {
+            name: $name,
+            secret: $secret,
+            read: |_, _| Ok(()),
+            show: |config| match &config.mode {
+                $pattern => $value,
+                _ => None,
+            },
+        }
+    };
+}
+
+/// Every setting, in the order in which they are shown.
+pub(super) const KEYS: &[Key] = &[
+    mode_key!("data_dir", false, Mode::Embedded { data_dir } => Some(quoted(&data_dir.display().to_string()))),
+    mode_key!("database.url", true, Mode::Distributed { database_url, .. } => Hidden.show(database_url)),
+    key!("database.connections", database_connections, Count(2, 1_000)),
+    mode_key!("redis.url", true, Mode::Distributed { redis_url, .. } => Hidden.show(redis_url)),
+    key!("api.listen", api.listen, Address),
+    Key { secret: true, ..key!("api.key", api.key, Maybe(Hidden)) },
+    key!("api.body_bytes_max", api.body_bytes_max, Bytes(1 << 10, 1 << 30)),
+    key!("api.connections_max", api.connections_max, Count(1, 1_000_000)),
+    key!("api.header_timeout", api.header_timeout, SHORT),
+    key!("api.idle_timeout", api.idle_timeout, SHORT),
+    key!("api.grace", api.grace, SHORT),
+    key!("worker.slots", worker.slots, Count(1, 100_000)),
+    key!("worker.queues", worker.queues, Queues),
+    key!("worker.listen", worker.listen, Maybe(Address)),
+    key!("worker.grace", worker.grace, SHORT),
+    key!("worker.connect_timeout", worker.connect_timeout, SHORT),
+    key!("worker.first_byte_timeout", worker.first_byte_timeout, SHORT),
+    key!("worker.idle_timeout", worker.idle_timeout, SHORT),
+    key!("worker.answer_bytes_max", worker.answer_bytes_max, Bytes(1 << 10, 4 << 30)),
+    key!("worker.shards", worker.shards, Count(1, 64)),
+    key!("queue.window", window, Count(1, 100_000)),
+    key!("lease.heartbeat", lease.heartbeat, SHORT),
+    key!("lease.ttl", lease.ttl, SHORT),
+    key!("lease.crashes_max", lease.crashes_max, Count(1, 100)),
+    key!("sweep.period", sweep_period, Time(MS, Duration::from_secs(60))),
+    key!("task.queue_timeout", policy.queue_timeout, Maybe(LONG)),
+    key!("task.execution_timeout", policy.execution_timeout, LONG),
+    key!("task.ttl", policy.ttl, LONG),
+    key!("task.max_attempts", policy.max_attempts, Count(1, 100)),
+    key!("task.backoff_base", policy.backoff.base, SHORT),
+    key!("task.backoff_max", policy.backoff.max, SHORT),
+    key!("task.result_ttl", policy.result_ttl, LONG),
+    key!("objects.url", objects.url, Maybe(Text)),
+    key!("objects.inline_bytes_max", objects.inline_bytes_max, Bytes(0, 16 << 20)),
+    Key { name: "queues", secret: false, read: read_lanes, show: show_lanes },
+    Key { name: "upstreams", secret: false, read: read_upstreams, show: show_upstreams },
+    Key { name: "routes", secret: false, read: read_routes, show: show_routes },
+];
+
+/// Where the truth is kept, from the three settings that decide it.
+pub(super) fn mode(
+    data_dir: Option<&str>,
+    database_url: Option<&str>,
+    redis_url: Option<&str>,
+) -> Result<Mode, &'static str> {
+    match (database_url, redis_url) {
+        (None, None) => Ok(Mode::Embedded { data_dir: PathBuf::from(data_dir.unwrap_or("longhaul-data")) }),
+        (Some(database), Some(redis)) => {
+            let (database_url, redis_url) = (Secret::new(database), Secret::new(redis));
+            Ok(Mode::Distributed { database_url, redis_url })
+        }
+        (Some(_), None) => {
+            Err("the database URL is set but the Redis URL is not: set REDIS_URL too, or neither")
+        }
+        (None, Some(_)) => {
+            Err("the Redis URL is set but the database URL is not: set DATABASE_URL too, or neither")
+        }
+    }
+}
+
+/// What holds between settings: `Err` names the setting and what was expected of it.
+pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
+    let lease = config.lease;
+    if lease.ttl < lease.heartbeat * 3 {
+        let least = spelled(lease.heartbeat * 3);
+        return Err(("lease.ttl", format!("expected at least 3 × lease.heartbeat = {least}")));
+    }
+    if config.policy.backoff.max < config.policy.backoff.base {
+        let least = spelled(config.policy.backoff.base);
+        return Err(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
+    }
+    let lanes: Vec<&str> = config.lanes.iter().map(|lane| lane.name.as_str()).collect();
+    if let Some(stray) = config.worker.queues.iter().find(|queue| !lanes.contains(&queue.as_str())) {
+        let expected = format!("{stray} is no queue, the queues are {}", lanes.join(", "));
+        return Err(("worker.queues", expected));
+    }
+    let known: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    for route in &config.routes {
+        if let Some(stray) = route.upstreams.iter().find(|name| !known.contains(&name.as_str())) {
+            let expected = format!(
+                "the route of model {} names upstream {stray}, the upstreams are: {}",
+                route.model,
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            );
+            return Err(("routes", expected));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLane {
+    name: QueueName,
+    weight: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawUpstream {
+    name: String,
+    url: String,
+    key: Option<String>,
+    endpoints: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    model: String,
+    upstreams: Vec<String>,
+}
+
+/// Reads a list of tables item by item, so that a refusal names the item (from 1, as a person counts them).
+fn items<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Vec<T>, String> {
+    let items = value.as_array().ok_or("expected a list of tables")?;
+    let read = |(i, item): (usize, &Value)| {
+        T::deserialize(item.clone()).map_err(|error| format!("number {}: {}", i + 1, error.message()))
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+fn no_repeat<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    names
+        .into_iter()
+        .find(|name| !seen.insert(*name))
+        .map_or(Ok(()), |twice| Err(format!("{twice} is there twice")))
+}
+
+fn read_lanes(config: &mut Config, value: &Value) -> Result<(), String> {
+    let raw: Vec<RawLane> = items(value)?;
+    if raw.is_empty() {
+        return Err("expected at least one queue".to_owned());
+    }
+    if let Some(lane) = raw.iter().find(|lane| !(1..=1_000).contains(&lane.weight)) {
+        return Err(format!("the weight of {} is {}, expected 1 to 1000", lane.name, lane.weight));
+    }
+    no_repeat(raw.iter().map(|lane| lane.name.as_str()))?;
+    config.lanes = raw.into_iter().map(|RawLane { name, weight }| Lane { name, weight }).collect();
+    config.lanes.sort_by_key(|lane| std::cmp::Reverse(lane.weight));
+    config.worker.queues = config.lanes.iter().map(|lane| lane.name.clone()).collect();
+    Ok(())
+}
+
+fn read_upstreams(config: &mut Config, value: &Value) -> Result<(), String> {
+    config.upstreams = items(value)?.into_iter().map(upstream).collect::<Result<_, _>>()?;
+    no_repeat(config.upstreams.iter().map(|upstream| upstream.name.as_str()))
+}
+
+fn upstream(raw: RawUpstream) -> Result<Upstream, String> {
+    let name = raw.name;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !(1..=64).contains(&name.len()) || !name.chars().all(fits) {
+        return Err(format!("{} is no name, expected 1 to 64 letters, digits, -, _ and .", quoted(&name)));
+    }
+    let url = raw.url.trim().trim_end_matches('/');
+    let url = url.strip_suffix("/v1").unwrap_or(url);
+    let parsed = url.parse::<http::Uri>().ok();
+    let speaks =
+        parsed.filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
+    if speaks
+        .is_none_or(|uri| uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')))
+    {
+        return Err(format!("the url of {name} is no base URL, expected one such as http://127.0.0.1:8000"));
+    }
+    let endpoints = raw.endpoints.unwrap_or_else(|| ENDPOINTS.map(str::to_owned).to_vec());
+    if let Some(stray) = endpoints.iter().find(|path| !path.starts_with('/')) {
+        return Err(format!("endpoint {} of {name}: expected a path such as /v1/embeddings", quoted(stray)));
+    }
+    let key = raw.key.filter(|key| !key.is_empty()).map(Secret::new);
+    Ok(Upstream { name, url: url.to_owned(), key, endpoints })
+}
+
+fn read_routes(config: &mut Config, value: &Value) -> Result<(), String> {
+    let raw: Vec<RawRoute> = items(value)?;
+    if let Some(route) = raw.iter().find(|route| route.upstreams.is_empty()) {
+        return Err(format!("the route of model {} names no upstream", route.model));
+    }
+    no_repeat(raw.iter().map(|route| route.model.as_str()))?;
+    config.routes = raw.into_iter().map(|RawRoute { model, upstreams }| Route { model, upstreams }).collect();
+    Ok(())
+}
+
+fn list(items: impl Iterator<Item = String>) -> Option<String> {
+    Some(format!("[{}]", items.collect::<Vec<_>>().join(", ")))
+}
+
+fn show_lanes(config: &Config) -> Option<String> {
+    let show = |lane: &Lane| format!("{{ name = {}, weight = {} }}", quoted(lane.name.as_str()), lane.weight);
+    list(config.lanes.iter().map(show))
+}
+
+fn show_upstreams(config: &Config) -> Option<String> {
+    let show = |upstream: &Upstream| {
+        let key = upstream.key.as_ref().map_or(String::new(), |_| format!(", key = {}", quoted("***")));
+        let usual = upstream.endpoints == ENDPOINTS;
+        let paths = list(upstream.endpoints.iter().map(|path| quoted(path))).filter(|_| !usual);
+        let paths = paths.map_or(String::new(), |paths| format!(", endpoints = {paths}"));
+        format!("{{ name = {}, url = {}{key}{paths} }}", quoted(&upstream.name), quoted(&upstream.url))
+    };
+    list(config.upstreams.iter().map(show))
+}
+
+fn show_routes(config: &Config) -> Option<String> {
+    let show = |route: &Route| {
+        let upstreams = list(route.upstreams.iter().map(|name| quoted(name))).unwrap_or_default();
+        format!("{{ model = {}, upstreams = {upstreams} }}", quoted(&route.model))
+    };
+    list(config.routes.iter().map(show))
+}
