@@ -1,0 +1,172 @@
+//! The pump: permit first, then ids, then one guarded claim, then hand over.
+//!
+//! An id is popped only for a free slot, so that what waits, waits in the database where everybody sees it. While the queue is
+//! away, ready tasks are claimed straight from the database. A lost claim is found by the heartbeat.
+
+use crate::context::{Context, Hold, STORE_PATIENCE};
+use shared::{
+    events::announce,
+    store::Claimed,
+    task::{Change, State, WorkerId},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Most tasks of one claim.
+const CLAIM_MAX: usize = 256;
+/// Longest wait for the first id.
+const WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for a queue's answer.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause after an error, and between claims without a doorbell.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// One attempt on its way to its handler. Dropping it frees the slot, whoever drops it.
+pub(crate) struct Lease {
+    pub(crate) claimed: Claimed,
+    /// Stops the attempt.
+    pub(crate) stop: CancellationToken,
+    /// When the claim was answered: time limits count from here.
+    pub(crate) since: Instant,
+    _hold: Hold,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What is away, so that an outage is told once.
+#[derive(Default)]
+struct Outage {
+    queue: bool,
+    store: bool,
+}
+
+/// Claims until `stop`.
+pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: CancellationToken) {
+    let mut outage = Outage::default();
+    let mut worker = ctx.worker.subscribe();
+    let pumping = async {
+        loop {
+            // The incarnation may change while the pump waits for a slot: it is looked up last.
+            let slots = free_slots(&ctx).await;
+            let Ok(id) = worker.wait_for(Option::is_some).await.map(|id| *id) else { return };
+            let Some(id) = id else { continue };
+            let claimed = next(&ctx, id, slots.num_permits(), &mut outage).await;
+            hand_over(&ctx, claimed, slots, &hand).await;
+        }
+    };
+    // Dropped at any point nothing is lost: popped ids come again with the sweep, a claim without an owner is released.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = pumping => {}
+    }
+}
+
+async fn free_slots(ctx: &Context) -> OwnedSemaphorePermit {
+    let mut slots = ctx.slots.clone().acquire_owned().await.expect("the slots are never closed");
+    let more = ctx.slots.available_permits().min(CLAIM_MAX - 1);
+    if let Ok(more) = ctx.slots.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+        slots.merge(more);
+    }
+    slots
+}
+
+/// Claims for up to `free` slots: what the doorbell names, or what is ready while it is away.
+async fn next(
+    ctx: &Context,
+    worker: WorkerId,
+    free: usize,
+    outage: &mut Outage,
+) -> Vec<(Claimed, Hold, CancellationToken)> {
+    let queues = &ctx.config.worker.queues;
+    let store = &ctx.backends.store;
+    // A queue that hangs must not keep us from the database for long.
+    let wait = if outage.queue { WAIT / 20 } else { WAIT };
+    let ids = match timeout(wait + QUEUE_PATIENCE, ctx.backends.queue.pop(queues, free, wait)).await {
+        Ok(Ok(ids)) => {
+            if std::mem::take(&mut outage.queue) {
+                tracing::info!("the queue is back");
+            }
+            Some(ids)
+        }
+        failed => {
+            if !std::mem::replace(&mut outage.queue, true) {
+                let error = failed.ok().and_then(Result::err);
+                tracing::warn!(?error, "the queue is away: claiming straight from the database");
+            }
+            None
+        }
+    };
+    if ids.as_ref().is_some_and(Vec::is_empty) {
+        return Vec::new();
+    }
+    let claiming = ctx.claiming();
+    let claim = async {
+        match &ids {
+            Some(ids) => store.claim(worker, ids).await,
+            None => store.claim_ready(worker, queues, u32::try_from(free).unwrap_or(u32::MAX)).await,
+        }
+    };
+    let claimed = timeout(STORE_PATIENCE, claim).await;
+    let (claimed, failed) = match claimed {
+        Ok(Ok(claimed)) => (claimed, None),
+        Ok(Err(error)) => (Vec::new(), Some(Some(error))),
+        Err(_) => (Vec::new(), Some(None)),
+    };
+    // Entered before the claim counts as over: the heartbeat never sees one of them as unknown.
+    let entered: Vec<_> = claimed
+        .into_iter()
+        .map(|claimed| {
+            let (hold, stop) = ctx.held.enter(claimed.task, claimed.attempt);
+            (claimed, hold, stop)
+        })
+        .collect();
+    drop(claiming);
+    let down = failed.is_some();
+    if down && !outage.store {
+        tracing::warn!(error = ?failed.flatten(), "cannot claim: the database is away");
+    }
+    outage.store = down;
+    if down || (ids.is_none() && entered.len() < free) {
+        sleep(PAUSE).await;
+    }
+    entered
+}
+
+async fn hand_over(
+    ctx: &Context,
+    claimed: Vec<(Claimed, Hold, CancellationToken)>,
+    mut slots: OwnedSemaphorePermit,
+    hand: &mpsc::Sender<Lease>,
+) {
+    let started: Vec<Change> = claimed.iter().map(|(claimed, ..)| started(claimed)).collect();
+    for (claimed, hold, stop) in claimed {
+        // More than asked for would be a store's mistake: what has no slot is dropped here and released by the heartbeat.
+        let Some(slot) = slots.split(1).or_else(|| ctx.slots.clone().try_acquire_owned().ok()) else {
+            continue;
+        };
+        metrics::histogram!("longhaul_task_wait_seconds").record(claimed.waited.as_secs_f64());
+        let lease = Lease { claimed, stop, since: Instant::now(), _hold: hold, _slot: slot };
+        // The channel has room for every slot; it is closed only when the worker is gone, and then the heartbeat releases.
+        if hand.try_send(lease).is_err() {
+            tracing::error!("the worker takes no more attempts");
+        }
+    }
+    drop(slots);
+    // Late is better than waiting: whoever watches looks at the row once a second anyway.
+    let _ = timeout(STORE_PATIENCE, announce(&*ctx.backends.events, &started)).await;
+}
+
+/// The change that a claim is.
+pub(crate) fn started(claimed: &Claimed) -> Change {
+    Change {
+        task: claimed.task,
+        project: claimed.project,
+        batch: claimed.batch,
+        attempt: claimed.attempt,
+        seq: claimed.last_seq,
+        state: State::InProgress,
+    }
+}

@@ -1,0 +1,177 @@
+//! What a failure of the upstream means for the task. Pure: statuses, headers and errors come in, kinds come out.
+
+use crate::upstream::Reply;
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::task::ErrorCode;
+use std::time::Duration;
+
+/// Longest wait that an upstream may ask for.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Repeating the request would not help.
+    Permanent,
+    /// Come back later, uncharged; after this wait if the upstream named one.
+    Throttled(Option<Duration>),
+    /// Worth another attempt, charged.
+    Transient,
+    /// The deadline of the run passed.
+    Deadline,
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Failure {
+    /// What to do about it.
+    pub(crate) kind: Kind,
+    /// Its stable code.
+    pub(crate) code: ErrorCode,
+    /// One sentence, without any part of prompt or answer.
+    pub(crate) message: String,
+    /// What the upstream answered, if it did.
+    pub(crate) reply: Option<Box<Reply>>,
+}
+
+impl Failure {
+    /// A failure without an answer.
+    pub(crate) fn new(kind: Kind, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), reply: None }
+    }
+
+    /// The same with the upstream's answer.
+    pub(crate) fn with(self, reply: Reply) -> Self {
+        Self { reply: Some(Box::new(reply)), ..self }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    error: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject<'a> {
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    r#type: Option<&'a RawValue>,
+}
+
+/// The failure that a status outside 2xx is.
+pub(crate) fn of_status(status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
+    let wait = retry_after(headers);
+    let (kind, code) = match status {
+        429 if is_quota(body) => (Kind::Permanent, ErrorCode::UpstreamRejected),
+        429 | 529 => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
+        503 if wait.is_some() => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
+        408 | 409 | 500.. => (Kind::Transient, ErrorCode::UpstreamFailed),
+        _ => (Kind::Permanent, ErrorCode::UpstreamRejected),
+    };
+    Failure::new(kind, code, format!("the upstream answered with status {status}"))
+}
+
+/// The failure that an error object inside a success is. Its `code` (a name or a status) and `type` tell what kind.
+pub(crate) fn of_error_object(error: &str) -> Failure {
+    let said: Option<ErrorObject<'_>> = serde_json::from_str(error).ok();
+    let word = |value: Option<&RawValue>| value.map_or("", RawValue::get).trim_matches('"').to_owned();
+    let (code, kind) = said.map_or_else(Default::default, |said| (word(said.code), word(said.r#type)));
+    let status = code.parse::<u16>().unwrap_or(0);
+    let says = |words: &[&str]| words.contains(&code.as_str()) || words.contains(&kind.as_str());
+    let (kind, code) = if says(&["insufficient_quota", "invalid_request_error", "context_length_exceeded"]) {
+        (Kind::Permanent, ErrorCode::UpstreamRejected)
+    } else if matches!(status, 429 | 529)
+        || says(&["rate_limit_exceeded", "rate_limit_error", "overloaded_error"])
+    {
+        (Kind::Throttled(None), ErrorCode::UpstreamThrottled)
+    } else if matches!(status, 400..=499) && !matches!(status, 408 | 409) {
+        (Kind::Permanent, ErrorCode::UpstreamRejected)
+    } else {
+        (Kind::Transient, ErrorCode::UpstreamFailed)
+    };
+    Failure::new(kind, code, "the upstream sent an error in place of an answer")
+}
+
+/// The failure of a request that got no answer, or not all of it.
+pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
+    let (code, what) = if error.is_connect() && error.is_timeout() {
+        (ErrorCode::UpstreamTimeout, "no connection to the upstream within the time limit")
+    } else if error.is_connect() {
+        (ErrorCode::UpstreamUnreachable, "no connection to the upstream")
+    } else if error.is_body() || error.is_decode() {
+        (ErrorCode::UpstreamTruncated, "the upstream's answer broke off")
+    } else {
+        (ErrorCode::UpstreamUnreachable, "the connection broke before the upstream answered")
+    };
+    Failure::new(Kind::Transient, code, what)
+}
+
+fn is_quota(body: &[u8]) -> bool {
+    let word = |value: Option<&RawValue>| value.is_some_and(|value| value.get() == r#""insufficient_quota""#);
+    let said = serde_json::from_slice::<Envelope<'_>>(body).ok();
+    let said = said.and_then(|envelope| serde_json::from_str::<ErrorObject<'_>>(envelope.error.get()).ok());
+    said.is_some_and(|said| word(said.code) || word(said.r#type))
+}
+
+/// The wait that the headers ask for: `retry-after-ms`, or `Retry-After` in seconds. A date is left to our own backoff, because
+/// it would be read on another machine's clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
+    Some(Duration::try_from_secs_f64(seconds).ok()?.min(WAIT_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Kind {
+        let headers =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        of_status(status, &headers, body.as_bytes()).kind
+    }
+
+    #[test]
+    fn statuses_fall_into_three_kinds() {
+        for status in [301, 400, 401, 403, 404, 405, 413, 422, 418] {
+            assert_eq!(kind(status, &[], ""), Kind::Permanent, "{status}");
+        }
+        for status in [408, 409, 500, 502, 503, 504] {
+            assert_eq!(kind(status, &[], ""), Kind::Transient, "{status}");
+        }
+        for status in [429, 529] {
+            assert_eq!(kind(status, &[], ""), Kind::Throttled(None), "{status}");
+        }
+    }
+
+    #[test]
+    fn waits_are_read_and_bounded() {
+        let after = |ms| Kind::Throttled(Some(Duration::from_millis(ms)));
+        assert_eq!(kind(503, &[("retry-after", "2")], ""), after(2_000));
+        assert_eq!(kind(429, &[("retry-after", "2"), ("retry-after-ms", "1500")], ""), after(1_500));
+        assert_eq!(kind(429, &[("retry-after", "99999")], ""), after(600_000));
+        assert_eq!(kind(429, &[("retry-after", "-1")], ""), Kind::Throttled(None));
+        assert_eq!(kind(429, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], ""), Kind::Throttled(None));
+    }
+
+    #[test]
+    fn an_empty_purse_is_no_throttle() {
+        assert_eq!(
+            kind(429, &[], r#"{"error":{"message":"m","code":"insufficient_quota"}}"#),
+            Kind::Permanent
+        );
+    }
+
+    #[test]
+    fn error_objects_tell_their_kind() {
+        assert_eq!(of_error_object(r#"{"message":"m","code":400}"#).kind, Kind::Permanent);
+        assert_eq!(of_error_object(r#"{"type":"overloaded_error"}"#).kind, Kind::Throttled(None));
+        assert_eq!(of_error_object(r#"{"code":"429"}"#).kind, Kind::Throttled(None));
+        assert_eq!(of_error_object(r#"{"code":503,"type":"x"}"#).kind, Kind::Transient);
+        assert_eq!(of_error_object("{}").kind, Kind::Transient);
+    }
+}

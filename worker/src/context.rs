@@ -1,0 +1,219 @@
+//! What every part of the worker works with, and the register of attempts that it holds.
+
+use crate::{
+    finish::Ends,
+    upstream::client::{self, Server},
+};
+use shared::{
+    backends::Backends,
+    batcher::{Batcher, Gather},
+    config::Config,
+    events::{Append, Appended, Events},
+    store::UpstreamModels,
+    task::{TaskId, WorkerId},
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for one call of the database.
+pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for one call of the event log.
+const SHOUT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the parts share.
+pub(crate) struct Context {
+    pub(crate) backends: Backends,
+    pub(crate) config: Arc<Config>,
+    /// Claim no more: asked from outside, or because a part of the worker is lost.
+    pub(crate) drain: CancellationToken,
+    /// Upstreams by name.
+    pub(crate) servers: HashMap<String, Server>,
+    /// Free slots.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Held by the one attempt at a task that took its worker down twice.
+    pub(crate) suspect: Semaphore,
+    pub(crate) held: Held,
+    /// The incarnation that may claim; `None` while there is none, or its lease is in doubt.
+    pub(crate) worker: watch::Sender<Option<WorkerId>>,
+    /// Odd while a claim is under way.
+    pub(crate) claims: AtomicU64,
+    /// Models of the upstreams, as noted last.
+    pub(crate) noted: watch::Sender<Arc<[UpstreamModels]>>,
+    pub(crate) shout: Shout,
+    pub(crate) ends: Ends,
+}
+
+impl Context {
+    /// Opens what only the worker needs. Its group commits run on `commits`: they end once the context is gone.
+    pub(crate) fn open(
+        backends: Backends,
+        config: Arc<Config>,
+        drain: CancellationToken,
+        commits: &mut JoinSet<()>,
+    ) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            drain,
+            servers: client::open(&config)?,
+            slots: Arc::new(Semaphore::new(slots(&config))),
+            suspect: Semaphore::new(1),
+            held: Held::default(),
+            worker: watch::Sender::new(None),
+            claims: AtomicU64::new(0),
+            noted: watch::Sender::new(Arc::new([])),
+            shout: Shout::start(commits, backends.events.clone()),
+            ends: Ends::start(commits, &backends),
+            backends,
+            config,
+        }))
+    }
+
+    /// Marks a claim as under way until the guard is dropped.
+    pub(crate) fn claiming(&self) -> impl Drop {
+        struct Claiming<'a>(&'a AtomicU64);
+
+        impl Drop for Claiming<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+
+        self.claims.fetch_add(1, Ordering::AcqRel);
+        Claiming(&self.claims)
+    }
+}
+
+/// Attempts at once, at least one.
+pub(crate) fn slots(config: &Config) -> usize {
+    (config.worker.slots as usize).clamp(1, Semaphore::MAX_PERMITS)
+}
+
+/// The event logs, with appends of all attempts gathered.
+#[derive(Clone)]
+pub(crate) struct Shout {
+    pub(crate) events: Arc<dyn Events>,
+    appends: Batcher<Append, Option<Appended>>,
+}
+
+impl Shout {
+    pub(crate) fn start(tasks: &mut JoinSet<()>, events: Arc<dyn Events>) -> Self {
+        let to = events.clone();
+        let appends = Batcher::start(tasks, Gather::default(), move |appends: Vec<Append>| {
+            let to = to.clone();
+            async move {
+                match timeout(SHOUT_PATIENCE, to.append(&appends)).await {
+                    Ok(Ok(told)) => told.into_iter().map(Some).collect(),
+                    failed => {
+                        let error = failed.ok().and_then(Result::err);
+                        tracing::warn!(
+                            ?error,
+                            attempts = appends.len(),
+                            "running tasks go on without being watched"
+                        );
+                        vec![None; appends.len()]
+                    }
+                }
+            }
+        });
+        Self { events, appends }
+    }
+
+    /// Appends; `None` if it is not known to have been told.
+    pub(crate) async fn append(&self, append: Append) -> Option<Appended> {
+        self.appends.call(append).await.ok().flatten()
+    }
+}
+
+/// Attempts that this process holds, from the claim to the end of the finish. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Held(Arc<Mutex<HashMap<(TaskId, u32), Entry>>>);
+
+struct Entry {
+    since: Instant,
+    stop: CancellationToken,
+}
+
+/// Keeps an attempt in the register.
+pub(crate) struct Hold {
+    held: Held,
+    attempt: (TaskId, u32),
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.held.lock().remove(&self.attempt);
+    }
+}
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(TaskId, u32), Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an attempt; the token stops it.
+    pub(crate) fn enter(&self, task: TaskId, attempt: u32) -> (Hold, CancellationToken) {
+        let stop = CancellationToken::new();
+        self.lock().insert((task, attempt), Entry { since: Instant::now(), stop: stop.clone() });
+        (Hold { held: self.clone(), attempt: (task, attempt) }, stop)
+    }
+
+    /// Number of attempts.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Stops one attempt, if it is held.
+    pub(crate) fn stop(&self, task: TaskId, attempt: u32) {
+        if let Some(entry) = self.lock().get(&(task, attempt)) {
+            entry.stop.cancel();
+        }
+    }
+
+    /// Stops attempts entered before `since` that are not in `listed`. Returns how many.
+    pub(crate) fn stop_unlisted(&self, listed: &[(TaskId, u32)], since: Instant) -> usize {
+        let listed: std::collections::HashSet<_> = listed.iter().collect();
+        let held = self.lock();
+        let unlisted =
+            held.iter().filter(|(attempt, entry)| entry.since < since && !listed.contains(attempt));
+        unlisted.filter(|(_, entry)| !entry.stop.is_cancelled()).map(|(_, entry)| entry.stop.cancel()).count()
+    }
+
+    /// Those of `listed` that are not held.
+    pub(crate) fn unknown(&self, listed: &[(TaskId, u32)]) -> Vec<(TaskId, u32)> {
+        let held = self.lock();
+        listed.iter().filter(|attempt| !held.contains_key(attempt)).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_register_and_the_database_are_compared() {
+        let held = Held::default();
+        let (kept, lost, lost_reply) = (TaskId::new(), TaskId::new(), TaskId::new());
+        let (_kept, kept_stop) = held.enter(kept, 1);
+        let (lost_hold, lost_stop) = held.enter(lost, 2);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let since = Instant::now();
+        let (_late, late_stop) = held.enter(TaskId::new(), 1);
+        let listed = [(kept, 1), (lost_reply, 1), (lost, 1)];
+        assert_eq!(held.unknown(&listed), [(lost_reply, 1), (lost, 1)]);
+        assert_eq!(held.stop_unlisted(&listed, since), 1);
+        assert!(lost_stop.is_cancelled() && !kept_stop.is_cancelled() && !late_stop.is_cancelled());
+        drop(lost_hold);
+        assert_eq!(held.len(), 2);
+    }
+}

@@ -1,0 +1,116 @@
+//! One attempt, from the lease to the finish.
+
+use crate::{
+    claim::Lease,
+    classify::{Failure, Kind},
+    context::Context,
+    decide::{decide, overtime},
+    finish::{Told, settle, settle_stopped},
+    tell::Teller,
+    upstream::{Call, Reply, client::Server},
+};
+use futures_util::FutureExt;
+use shared::{
+    catalog, objects,
+    store::Claimed,
+    task::{ErrorCode, Usage},
+};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Crashes after which a task runs alone of its kind.
+const SUSPECT_CRASHES: u32 = 2;
+
+/// Runs the attempt and writes what it came to. A stopped attempt writes nothing but the tokens it spent.
+pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infallible> {
+    let claimed = &lease.claimed;
+    let begun = Instant::now();
+    let mut spent = None;
+    let mut upstream = None;
+    let mut teller = Teller::new(ctx.shout.clone(), claimed, lease.stop.clone());
+    let deadline = lease.since + claimed.execution_timeout.min(claimed.time_left);
+    let running =
+        AssertUnwindSafe(execute(ctx, claimed, &mut teller, &mut spent, &mut upstream)).catch_unwind();
+    let outcome = tokio::select! {
+        biased;
+        () = lease.stop.cancelled() => None,
+        outcome = timeout_at(deadline, running) => Some(match outcome {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => Err(panicked()),
+            Err(_) => Err(overtime(claimed)),
+        }),
+    };
+    metrics::histogram!("longhaul_task_run_seconds").record(begun.elapsed().as_secs_f64());
+    count(spent.as_ref());
+    let told = Told { floor: teller.floor(), upstream, usage: spent };
+    match outcome {
+        Some(outcome) => settle(ctx, claimed, decide(claimed, outcome, fastrand::f64()), told).await,
+        None => settle_stopped(ctx, claimed, told).await,
+    }
+    Ok(())
+}
+
+async fn execute(
+    ctx: &Context,
+    claimed: &Claimed,
+    teller: &mut Teller,
+    spent: &mut Option<Usage>,
+    upstream: &mut Option<Arc<str>>,
+) -> Result<Reply, Failure> {
+    // A task that took down two workers takes down no more than one at a time.
+    let _alone = match claimed.crashes {
+        SUSPECT_CRASHES.. => Some(ctx.suspect.acquire().await),
+        _ => None,
+    };
+    let body = open(ctx, claimed).await?;
+    let server = choose(ctx, claimed)?;
+    *upstream = Some(server.name.clone());
+    let limits = &ctx.config.worker;
+    Call { claimed, body, server, limits, teller, spent }.make().await
+}
+
+async fn open(ctx: &Context, claimed: &Claimed) -> Result<bytes::Bytes, Failure> {
+    let opened =
+        timeout(ctx.config.worker.first_byte_timeout, ctx.backends.objects.open(&claimed.payload)).await;
+    let (kind, message) = match opened {
+        Ok(Ok(body)) => return Ok(body),
+        Ok(Err(objects::Error::Missing)) => {
+            (Kind::Permanent, "the request body is gone from the object store")
+        }
+        // Our own store is no fault of the task: it comes again, uncharged.
+        Ok(Err(_)) | Err(_) => (Kind::Throttled(None), "the object store does not give the request body"),
+    };
+    Err(Failure::new(kind, ErrorCode::BodyMissing, message))
+}
+
+/// The upstream of this attempt: each attempt takes the next one of those that serve the model.
+fn choose<'a>(ctx: &'a Context, claimed: &Claimed) -> Result<&'a Server, Failure> {
+    let noted = ctx.noted.borrow().clone();
+    let serving = catalog::route(&ctx.config, &noted, &claimed.endpoint, &claimed.model);
+    let turn = claimed.attempt.saturating_sub(1) as usize;
+    let chosen =
+        serving.get(turn % serving.len().max(1)).and_then(|upstream| ctx.servers.get(&upstream.name));
+    chosen.ok_or_else(|| {
+        Failure::new(
+            Kind::Transient,
+            ErrorCode::NoUpstream,
+            "no upstream serves the model at this endpoint at the moment",
+        )
+    })
+}
+
+/// Counts tokens, whoever pays for them in the end.
+fn count(spent: Option<&Usage>) {
+    let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
+    if let Some(usage) = spent {
+        metrics::counter!("longhaul_tokens_total", "direction" => "input")
+            .increment(tokens(usage.input_tokens));
+        metrics::counter!("longhaul_tokens_total", "direction" => "output")
+            .increment(tokens(usage.output_tokens));
+    }
+}
+
+fn panicked() -> Failure {
+    tracing::error!("an attempt panicked");
+    Failure::new(Kind::Transient, ErrorCode::WorkerPanicked, "the attempt panicked in the worker")
+}

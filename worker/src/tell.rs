@@ -1,0 +1,135 @@
+//! What one attempt tells its watchers while it runs: the task's event log.
+//!
+//! A task that is over within [`QUIET`] never gets a log: its events derive from the row. Later the first chunk is told at once and
+//! the following ones are gathered over [`GATHER`], one seq per chunk. Telling is best effort: after a failure this attempt
+//! tells nothing more, because a gap or a repeat would be worse than silence before the final answer.
+
+use crate::context::Shout;
+use serde_json::value::RawValue;
+use shared::{
+    clock::UnixMs,
+    events::{Append, Appended, no_details},
+    store::Claimed,
+    task::{EventKind, TaskId},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Tasks that end sooner have no log.
+const QUIET: Duration = Duration::from_millis(50);
+/// Chunks are gathered over this time.
+const GATHER: Duration = Duration::from_millis(25);
+/// Chunks that are told without waiting longer.
+const CHUNKS_MAX: usize = 256;
+/// Longest wait for the event log.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The voice of one attempt.
+pub(crate) struct Teller {
+    shout: Shout,
+    /// Cancelled when the log has seen a newer attempt.
+    stop: CancellationToken,
+    task: TaskId,
+    attempt: u32,
+    /// Seq of this attempt's `task.started`.
+    started: i64,
+    /// Seq of the last event in the log, once there is one.
+    last: Option<i64>,
+    held: Vec<(EventKind, UnixMs, Arc<RawValue>)>,
+    /// Before this moment nothing is told.
+    not_before: Instant,
+    mute: bool,
+}
+
+impl Teller {
+    /// `stop` ends the attempt when it turns out to be an old one.
+    pub(crate) fn new(shout: Shout, claimed: &Claimed, stop: CancellationToken) -> Self {
+        Self {
+            shout,
+            stop,
+            task: claimed.task,
+            attempt: claimed.attempt,
+            started: claimed.last_seq,
+            last: None,
+            held: Vec::new(),
+            not_before: Instant::now() + QUIET,
+            mute: false,
+        }
+    }
+
+    /// Keeps a chunk until it is due.
+    pub(crate) fn hold(&mut self, data: Box<RawValue>) {
+        if !self.mute {
+            self.held.push((EventKind::Delta, UnixMs::now(), data.into()));
+        }
+    }
+
+    /// Whether chunks should be told by now.
+    pub(crate) fn is_due(&self) -> bool {
+        let full = self.last.is_some() && self.held.len() >= CHUNKS_MAX;
+        !self.held.is_empty() && (full || Instant::now() >= self.not_before)
+    }
+
+    /// Waits until chunks should be told; for ever if there are none.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn due(&self) {
+        if self.held.is_empty() {
+            return std::future::pending().await;
+        }
+        sleep_until(self.not_before).await;
+    }
+
+    /// Tells what is held.
+    pub(crate) async fn flush(&mut self) {
+        let mut events = std::mem::take(&mut self.held);
+        if events.is_empty() || self.mute {
+            return;
+        }
+        self.not_before = Instant::now() + GATHER;
+        let start = self.last.is_none();
+        let floor = match self.last {
+            Some(last) => last + 1,
+            None => self.begin(&mut events).await,
+        };
+        let append =
+            Append { task: self.task, attempt: self.attempt, floor, start, events, topics: Vec::new() };
+        match self.shout.append(append).await {
+            Some(Appended::Last(seq)) => self.last = Some(seq),
+            Some(Appended::Stale) => {
+                self.mute = true;
+                self.stop.cancel();
+            }
+            None => self.mute = true,
+        }
+    }
+
+    /// What the log needs before the first chunk, and the first seq of all that. A log that is there already holds this
+    /// attempt's start, and output of an earlier attempt, which is taken back.
+    async fn begin(&self, events: &mut Vec<(EventKind, UnixMs, Arc<RawValue>)>) -> i64 {
+        let has_log = self.attempt > 1 && self.has_log().await;
+        let kind = if has_log { EventKind::Reset } else { EventKind::Started };
+        events.insert(0, (kind, UnixMs::now(), no_details()));
+        self.started + i64::from(has_log)
+    }
+
+    async fn has_log(&self) -> bool {
+        let read = self.shout.events.read(self.task, Some(self.started));
+        matches!(timeout(PATIENCE, read).await, Ok(Ok(log)) if log.first.is_some())
+    }
+
+    /// Tells the rest, unless the attempt was over before it had anything to tell.
+    pub(crate) async fn close(&mut self) {
+        if self.last.is_some() || Instant::now() >= self.not_before {
+            self.flush().await;
+        }
+        self.held.clear();
+    }
+
+    /// Lowest seq that the terminal event may get.
+    pub(crate) fn floor(&self) -> i64 {
+        self.last.map_or(0, |seq| seq + 1)
+    }
+}
