@@ -1,0 +1,353 @@
+//! Batches: many requests with a common window, in OpenAI's form. A line is a task in the queue `batch`.
+
+use crate::{
+    error::{ApiError, Wrapped},
+    fetch::DEADLINE,
+    lines::{self, Fault, GoodLine, LINES_MAX, WantedBatch},
+    list::{self, List, Pairs},
+    parse::{self, JsonBody, MaybeJson},
+    state::App,
+    tell::News,
+    view::{self, UsageView},
+    wanted,
+};
+use axum::{
+    extract::{Path, Query, State},
+    response::Response,
+};
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::{
+    catalog::{self, Refusal},
+    objects::Part,
+    store::{Batch, BatchState, Bell, NewBatch},
+    task::{BatchId, BatchLine, Change, NewTask, Policy, QueueName, Relay, State as TaskState, TaskId},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+/// Tasks that a cancel stops at once; the sweep stops the rest.
+const CANCEL_AT_ONCE: u32 = 1_000;
+
+/// A batch, in OpenAI's form.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Batch)]
+pub(crate) struct BatchView<'a> {
+    #[schema(value_type = String)]
+    id: BatchId,
+    object: &'static str,
+    endpoint: &'a str,
+    /// The model, if all requests share one.
+    model: Option<&'a str>,
+    /// What was wrong with the input of a `failed` batch.
+    #[schema(value_type = Option<Object>)]
+    errors: Option<&'a RawValue>,
+    input_file_id: &'static str,
+    completion_window: &'a str,
+    status: &'static str,
+    #[schema(value_type = Option<String>)]
+    output_file_id: (),
+    #[schema(value_type = Option<String>)]
+    error_file_id: (),
+    created_at: i64,
+    in_progress_at: Option<i64>,
+    expires_at: i64,
+    finalizing_at: Option<i64>,
+    completed_at: Option<i64>,
+    failed_at: Option<i64>,
+    expired_at: Option<i64>,
+    cancelling_at: Option<i64>,
+    cancelled_at: Option<i64>,
+    request_counts: Counts,
+    usage: Option<UsageView>,
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<&'a RawValue>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+struct Counts {
+    total: u64,
+    completed: u64,
+    failed: u64,
+}
+
+impl<'a> BatchView<'a> {
+    fn new(batch: &'a Batch) -> Self {
+        let raw = |text: &'a Option<_>| -> Option<&'a RawValue> {
+            text.as_deref().and_then(|text: &str| serde_json::from_str(text).ok())
+        };
+        let entered = |state| batch.finished_at.filter(|_| batch.state == state).map(|at| at.seconds());
+        Self {
+            id: batch.id,
+            object: "batch",
+            endpoint: &batch.endpoint,
+            model: batch.model.as_deref(),
+            errors: batch.errors.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            // Strict clients want a text here; the requests came with the batch and not in a file.
+            input_file_id: "",
+            completion_window: &batch.completion_window,
+            status: batch.state.as_str(),
+            output_file_id: (),
+            error_file_id: (),
+            created_at: batch.created_at.seconds(),
+            in_progress_at: batch.in_progress_at.map(|at| at.seconds()),
+            expires_at: batch.expires_at.seconds(),
+            finalizing_at: batch.finalizing_at.map(|at| at.seconds()),
+            completed_at: entered(BatchState::Completed),
+            failed_at: entered(BatchState::Failed),
+            expired_at: entered(BatchState::Expired),
+            cancelling_at: batch.cancelling_at.map(|at| at.seconds()),
+            cancelled_at: entered(BatchState::Cancelled),
+            request_counts: Counts { total: batch.total, completed: batch.completed, failed: batch.failed },
+            usage: (batch.completed + batch.failed > 0).then(|| UsageView::new(batch.usage)),
+            metadata: raw(&batch.metadata),
+        }
+    }
+}
+
+fn answer(batch: &Batch) -> Response {
+    view::respond(StatusCode::OK, view::json(&BatchView::new(batch)))
+}
+
+/// Create a batch.
+///
+/// What is wrong with single requests is told by a batch that is `failed`, with every fault in `errors`.
+#[utoipa::path(
+    post, path = "/v1/batches", tag = "batches", operation_id = "create_batch", request_body = WantedBatch,
+    responses(
+        (status = 200, description = "Committed with all its tasks.", body = BatchView),
+        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
+        (status = 413, description = "The body is too large.", body = Wrapped),
+        (status = 503, description = "The database is away: repeat.", body = Wrapped),
+    )
+)]
+pub(crate) async fn create(State(app): State<App>, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
+    let wanted: WantedBatch = parse::read(&bytes)?;
+    let window = lines::window(&wanted.completion_window)?;
+    let metadata = wanted.metadata.as_ref().map(wanted::check_metadata).transpose()?;
+    let requests = requests(&wanted)?;
+    let notes = app.catalogue.notes().await?;
+    let endpoint: Arc<str> = wanted.endpoint.as_ref().into();
+    if let Err(refusal @ Refusal::Endpoint(_)) = catalog::admit(&app.config, &notes, &endpoint, "") {
+        return Err(ApiError::invalid("endpoint", format!("Invalid value: '{endpoint}'. {refusal}.")));
+    }
+    let admits = |model: &str| catalog::admit(&app.config, &notes, &endpoint, model).is_ok();
+    let checked = lines::check(requests, &endpoint, admits);
+    let id = BatchId::new();
+    let batch = |model, errors| NewBatch {
+        id,
+        project: app.project,
+        endpoint: endpoint.clone(),
+        completion_window: wanted.completion_window.to_string(),
+        window,
+        model,
+        metadata: metadata.clone(),
+        errors,
+        result_ttl: app.config.policy.result_ttl,
+    };
+    let (batch, tasks) = match checked {
+        Ok(lines) => {
+            let first = lines.first().map(|line| line.model.clone());
+            let model = first.filter(|first| lines.iter().all(|line| line.model == *first));
+            let tasks = line_tasks(&app, id, &endpoint, window, &bytes, lines).await?;
+            (batch(model.map(Into::into), None), tasks)
+        }
+        Err(faults) => (batch(None, Some(errors(&faults))), Vec::new()),
+    };
+    store(&app, &batch, &tasks).await?;
+    Ok(answer(&find(&app, id).await?))
+}
+
+fn requests<'b, 'a>(wanted: &'b WantedBatch<'a>) -> Result<&'b [&'a RawValue], ApiError> {
+    match (&wanted.requests, &wanted.input_file_id) {
+        (_, Some(_)) => Err(ApiError::invalid(
+            "input_file_id",
+            "Files are not supported yet: send the requests as 'requests'.",
+        )),
+        (None, None) => Err(ApiError::Invalid {
+            message: "Missing required parameter: 'requests'.".into(),
+            code: "missing_required_parameter",
+            param: Some("requests".into()),
+        }),
+        (Some(requests), None) if requests.len() > LINES_MAX => {
+            Err(ApiError::invalid("requests", format!("'requests' may have at most {LINES_MAX} entries.")))
+        }
+        (Some(requests), None) => Ok(requests),
+    }
+}
+
+fn errors(faults: &[Fault]) -> String {
+    #[derive(Serialize)]
+    struct Errors<'a> {
+        object: &'static str,
+        data: &'a [Fault],
+    }
+    serde_json::to_string(&Errors { object: "list", data: faults }).expect("faults have string keys only")
+}
+
+/// The tasks of the lines, with large bodies kept.
+async fn line_tasks(
+    app: &App,
+    batch: BatchId,
+    endpoint: &Arc<str>,
+    window: Duration,
+    bytes: &Bytes,
+    lines: Vec<GoodLine<'_>>,
+) -> Result<Vec<NewTask>, ApiError> {
+    let lanes = &app.config.lanes;
+    let named = lanes.iter().find(|lane| lane.name.as_str() == "batch").or(lanes.last());
+    let queue: QueueName =
+        named.map(|lane| lane.name.clone()).ok_or_else(|| ApiError::not_found("No queue is configured."))?;
+    let policy = Policy { ttl: window, ..app.config.policy.clone() };
+    let mut tasks = Vec::with_capacity(lines.len());
+    for (line, good) in (0..).zip(lines) {
+        let id = TaskId::new();
+        let body = bytes.slice_ref(good.body.get().as_bytes());
+        let payload =
+            timeout(DEADLINE, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
+        tasks.push(NewTask {
+            id,
+            project: app.project,
+            queue: queue.clone(),
+            priority: 0,
+            endpoint: endpoint.clone(),
+            model: good.model.into(),
+            payload,
+            relay: Relay::Lifecycle,
+            delay: Duration::ZERO,
+            run_at: None,
+            policy: policy.clone(),
+            metadata: None,
+            idempotency: None,
+            batch: Some(BatchLine { batch, line, custom_id: good.custom_id.into() }),
+        });
+    }
+    Ok(tasks)
+}
+
+/// Commits a batch with its tasks, and tells of them.
+async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), ApiError> {
+    let store = &app.backends.store;
+    match timeout(DEADLINE, store.create_batch(batch, tasks)).await? {
+        // Perhaps only the reply was lost: the same ids make the repeat harmless.
+        Err(shared::store::Error::Unavailable(_)) => {
+            timeout(DEADLINE, store.create_batch(batch, tasks)).await??
+        }
+        answer => answer?,
+    }
+    for task in tasks {
+        metrics::counter!("longhaul_tasks_submitted_total", "queue" => task.queue.to_string()).increment(1);
+    }
+    let bells = tasks.iter().map(|task| Bell {
+        task: task.id,
+        project: task.project,
+        queue: task.queue.clone(),
+        priority: task.priority,
+    });
+    let changes = tasks.iter().map(|task| Change {
+        task: task.id,
+        project: task.project,
+        batch: Some(batch.id),
+        attempt: 0,
+        seq: 0,
+        state: TaskState::Queued,
+    });
+    app.teller.tell(News { bells: bells.collect(), changes: changes.collect() });
+    Ok(())
+}
+
+/// A batch, if the caller's project has it.
+///
+/// # Errors
+/// 404, or the database is away.
+pub(crate) async fn find(app: &App, id: BatchId) -> Result<Batch, ApiError> {
+    timeout(DEADLINE, app.backends.store.batch(app.project, id)).await??.ok_or_else(|| parse::no_batch(id))
+}
+
+/// Get a batch.
+#[utoipa::path(
+    get, path = "/v1/batches/{id}", tag = "batches", operation_id = "get_batch",
+    params(("id" = String, Path, description = "The batch.")),
+    responses(
+        (status = 200, description = "The batch with exact counts.", body = BatchView),
+        (status = 404, description = "No such batch.", body = Wrapped),
+    )
+)]
+pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    Ok(answer(&find(&app, parse::batch_id(&id)?).await?))
+}
+
+/// List batches, newest first.
+#[utoipa::path(
+    get, path = "/v1/batches", tag = "batches", operation_id = "list_batches",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 100, 20 if not given."),
+        ("after" = Option<String>, Query, description = "Only what follows this id."),
+    ),
+    responses(
+        (status = 200, description = "A page.", body = List<BatchView>),
+        (status = 400, description = "Not valid: `param` names the parameter.", body = Wrapped),
+    )
+)]
+pub(crate) async fn list(State(app): State<App>, Query(pairs): Query<Pairs>) -> Result<Response, ApiError> {
+    let (mut limit, mut after) = (list::LIMIT, None);
+    for (name, value) in &pairs {
+        match name.as_str() {
+            "limit" => limit = list::limit(value)?,
+            "after" => after = Some(value.parse().map_err(|_| list::unknown_cursor(value))?),
+            _ => return Err(list::unknown(name, &["limit", "after"])),
+        }
+    }
+    if let Some(after) = after {
+        find(&app, after).await.map_err(|error| match error {
+            ApiError::NotFound { .. } => list::unknown_cursor(after),
+            other => other,
+        })?;
+    }
+    let page = timeout(DEADLINE, app.backends.store.batches(app.project, after, limit)).await??;
+    let ids = (
+        page.items.first().map(|batch| batch.id.to_string()),
+        page.items.last().map(|batch| batch.id.to_string()),
+    );
+    let data = page.items.iter().map(BatchView::new).collect();
+    Ok(view::respond(StatusCode::OK, view::json(&List::new(data, ids, page.has_more))))
+}
+
+/// Cancel a batch.
+#[utoipa::path(
+    post, path = "/v1/batches/{id}/cancel", tag = "batches", operation_id = "cancel_batch",
+    params(("id" = String, Path, description = "The batch.")),
+    responses(
+        (status = 200, description = "It is being cancelled, or was.", body = BatchView),
+        (status = 404, description = "No such batch.", body = Wrapped),
+        (status = 409, description = "It is finished.", body = Wrapped),
+    )
+)]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    MaybeJson(_): MaybeJson,
+) -> Result<Response, ApiError> {
+    let id = parse::batch_id(&id)?;
+    let cancelled = timeout(DEADLINE, app.backends.store.cancel_batch(app.project, id)).await??;
+    let batch = cancelled.ok_or_else(|| parse::no_batch(id))?;
+    match batch.state {
+        BatchState::Completed | BatchState::Failed | BatchState::Expired | BatchState::Finalizing => {
+            Err(ApiError::Conflict(format!("Cannot cancel a batch with status '{}'.", batch.state.as_str())))
+        }
+        BatchState::Cancelling => {
+            let stopped = timeout(DEADLINE, app.backends.store.cancel_batch_tasks(CANCEL_AT_ONCE)).await;
+            match stopped {
+                Ok(Ok(changes)) => app.teller.tell(News { bells: Vec::new(), changes }),
+                Ok(Err(error)) => {
+                    tracing::debug!(batch = %id, error = &error as &dyn std::error::Error, "the sweep stops its tasks")
+                }
+                Err(_) => tracing::debug!(batch = %id, "the sweep stops its tasks"),
+            }
+            Ok(answer(&batch))
+        }
+        _ => Ok(answer(&batch)),
+    }
+}

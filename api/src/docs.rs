@@ -1,0 +1,104 @@
+//! The API's description and the pages that show it. Everything is served from here: nothing is loaded from elsewhere.
+
+use crate::{admin, batches, list, results, state::App, stream, submit, tasks, view, ws};
+use axum::{
+    Router,
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header};
+use std::sync::LazyLock;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+const REDOC: &[u8] = include_bytes!("docs/vendor/redoc.standalone.js");
+
+const REDOC_PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Longhaul API</title></head>
+<body style="margin:0"><redoc spec-url="/openapi.json" disable-search="false"></redoc><script src="/redoc.js"></script></body>
+</html>
+"#;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Longhaul",
+        description = "Inference that takes longer than an HTTP request should: submit a task, have a durable 202, and hear of its end by event stream, socket or poll."
+    ),
+    paths(
+        submit::create, list::tasks, tasks::get, tasks::delete, tasks::result, stream::events, tasks::cancel,
+        tasks::retry, ws::open, batches::create, batches::list, batches::get, batches::cancel, results::results,
+        admin::models, admin::model, admin::queues, admin::livez, admin::readyz, admin::healthz, admin::metrics, openapi,
+    ),
+    modifiers(&Key),
+    security(("key" = [])),
+    tags(
+        (name = "tasks", description = "One request to a model each."),
+        (name = "batches", description = "Many requests with a common window, in OpenAI's form."),
+        (name = "models", description = "What is served, in OpenAI's form."),
+        (name = "queues", description = "The lanes that tasks wait in."),
+        (name = "health", description = "For whoever runs this."),
+    ),
+)]
+struct Description;
+
+/// The way to show a key.
+struct Key;
+
+impl Modify for Key {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The API's description.
+pub(crate) fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// The API's description as OpenAPI 3.1 JSON: what `GET /openapi.json` answers.
+///
+/// # Panics
+/// Never: a description is JSON.
+#[must_use]
+pub fn description_json() -> String {
+    description().to_pretty_json().expect("a description is JSON")
+}
+
+/// This description.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "health", operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object))
+)]
+pub(crate) async fn openapi() -> Response {
+    static JSON: LazyLock<String> = LazyLock::new(description_json);
+    view::respond(StatusCode::OK, JSON.as_str())
+}
+
+/// Swagger UI at `/docs`, Redoc at `/redoc`.
+pub(crate) fn pages() -> Router<App> {
+    let config = Config::new(["/openapi.json"]).validator_url("none");
+    let script = async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], REDOC).into_response();
+    Router::from(SwaggerUi::new("/docs").config(config))
+        .route("/redoc", get(async || Html(REDOC_PAGE)))
+        .route("/redoc.js", get(script))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_description_is_current() {
+        let committed = include_str!("../../docs/openapi.json");
+        let current = super::description_json();
+        assert!(
+            committed.trim_end() == current.trim_end(),
+            "docs/openapi.json is old: run `cargo run -p api --example openapi > docs/openapi.json`"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! What goes wrong, as clients see it: one enum, one match from it to status, type, code and parameter.
+//!
+//! A handler returns an [`ApiError`]; the gate, which knows the request's id and what the client accepts, renders it: as
+//! OpenAI's envelope, or as `application/problem+json` when that is asked for.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use shared::{batcher::Closed, objects, store, task::RequestId, task::TaskError};
+use std::{error::Error as StdError, sync::Arc};
+
+type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// Why a request is not answered as the client hoped.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The request is not well formed, or asks for something that cannot be.
+    #[error("{message}")]
+    Invalid {
+        /// One sentence that names the field.
+        message: String,
+        /// Stable code.
+        code: &'static str,
+        /// Path of the field.
+        param: Option<String>,
+    },
+    /// The caller may not.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// There is no such thing, or it is another project's.
+    #[error("{message}")]
+    NotFound {
+        /// One sentence.
+        message: String,
+        /// Stable code.
+        code: &'static str,
+        /// Path of the field that named it.
+        param: Option<&'static str>,
+    },
+    /// The path is known, the method is not.
+    #[error("this path does not take this method: the allow header lists those it takes")]
+    Method,
+    /// The body did not arrive in time.
+    #[error("the request body did not arrive in time")]
+    Slow,
+    /// The state of the thing does not allow it; repeating the request changes nothing.
+    #[error("{0}")]
+    Conflict(String),
+    /// It was there once.
+    #[error("{message}")]
+    Gone {
+        /// One sentence.
+        message: String,
+        /// Stable code.
+        code: &'static str,
+    },
+    /// The body is longer than we take.
+    #[error("the request body is longer than {limit} bytes")]
+    TooLarge {
+        /// Bytes we take.
+        limit: usize,
+    },
+    /// The body is not declared as JSON.
+    #[error("send the body as content-type: application/json")]
+    MediaType,
+    /// An idempotency key that stands for another request.
+    #[error("this Idempotency-Key was used for another request: use a new key for a new request")]
+    KeyReused,
+    /// The task failed, and its result was asked for.
+    #[error("{}", .0.message)]
+    Upstream(TaskError),
+    /// Something we stand on is away: the same request will work later.
+    #[error("temporarily unavailable: repeat the request")]
+    Unavailable(#[source] Cause),
+    /// A fault of ours.
+    #[error("an internal error: the log has the details under this request id")]
+    Internal(#[source] Cause),
+}
+
+/// What one match makes of an error.
+struct Parts<'a> {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'a str,
+    param: Option<&'a str>,
+}
+
+impl ApiError {
+    /// A field with an unacceptable value.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), code: "invalid_value", param: Some(param.into()) }
+    }
+
+    /// No such thing.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::NotFound { message: message.into(), code: "not_found", param: None }
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        use StatusCode as S;
+        let (status, kind, code, param) = match self {
+            Self::Invalid { code, param, .. } => (S::BAD_REQUEST, INVALID, *code, param.as_deref()),
+            Self::Unauthorized(_) => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
+            Self::NotFound { code, param, .. } => (S::NOT_FOUND, INVALID, *code, *param),
+            Self::Method => (S::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", None),
+            Self::Slow => (S::REQUEST_TIMEOUT, INVALID, "request_timeout", None),
+            Self::Conflict(_) => (S::CONFLICT, INVALID, "conflict", None),
+            Self::Gone { code, .. } => (S::GONE, INVALID, *code, None),
+            Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", None),
+            Self::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type", None),
+            Self::KeyReused => {
+                (S::UNPROCESSABLE_ENTITY, INVALID, "idempotency_key_reused", Some("Idempotency-Key"))
+            }
+            Self::Upstream(error) => (S::BAD_GATEWAY, "server_error", error.code.as_str(), None),
+            Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "server_error", "unavailable", None),
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "server_error", "internal_error", None),
+        };
+        Parts { status, kind, code, param }
+    }
+
+    /// The envelope, for places that answer without HTTP.
+    pub(crate) fn envelope(&self) -> Envelope<'_> {
+        let parts = self.parts();
+        Envelope {
+            message: self.to_string(),
+            r#type: parts.kind,
+            param: parts.param,
+            code: Some(parts.code),
+            request_id: None,
+        }
+    }
+
+    /// Writes the one log line of an error that is ours.
+    pub(crate) fn log(&self, request_id: RequestId) {
+        match self {
+            Self::Unavailable(cause) => {
+                tracing::warn!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 503");
+            }
+            Self::Internal(cause) => {
+                tracing::error!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 500");
+            }
+            _ => {}
+        }
+    }
+
+    /// The response, in the form that the client accepts.
+    pub(crate) fn render(&self, request_id: RequestId, problem: bool) -> Response {
+        let parts = self.parts();
+        let body = if problem {
+            serde_json::to_vec(&Problem {
+                r#type: "about:blank",
+                title: parts.status.canonical_reason().unwrap_or("error"),
+                status: parts.status.as_u16(),
+                detail: self.to_string(),
+                code: parts.code,
+                param: parts.param,
+                request_id,
+            })
+        } else {
+            serde_json::to_vec(&Wrapped {
+                error: Envelope { request_id: Some(request_id), ..self.envelope() },
+            })
+        };
+        let mut response = Response::new(Body::from(body.expect("an envelope of strings is JSON")));
+        *response.status_mut() = parts.status;
+        let headers = response.headers_mut();
+        let kind = if problem { PROBLEM } else { "application/json" };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        self.hint(headers);
+        response
+    }
+
+    /// Headers that tell clients what to do next.
+    fn hint(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Unauthorized(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            }
+            // OpenAI's clients repeat every 409 unless told that it changes nothing.
+            Self::Conflict(_) => headers.insert("x-should-retry", HeaderValue::from_static("false")),
+            Self::Unavailable(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            // The rest of the body is still on its way: it is not worth reading.
+            Self::TooLarge { .. } | Self::Slow => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"))
+            }
+            _ => None,
+        };
+    }
+}
+
+/// Marks a response that is an upstream's own, whatever its status: no envelope is put around it.
+#[derive(Clone, Copy)]
+pub(crate) struct Verbatim;
+
+const INVALID: &str = "invalid_request_error";
+
+/// The media type of RFC 9457.
+pub(crate) const PROBLEM: &str = "application/problem+json";
+
+/// OpenAI's error object.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct Envelope<'a> {
+    /// One sentence for a person.
+    message: String,
+    /// Kind of error, e.g. `invalid_request_error`.
+    r#type: &'static str,
+    /// Path of the field that is wrong.
+    param: Option<&'a str>,
+    /// Stable code.
+    code: Option<&'a str>,
+    /// The request's id, as in `x-request-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    request_id: Option<RequestId>,
+}
+
+/// The body of every error.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ErrorResponse)]
+pub(crate) struct Wrapped<'a> {
+    /// The error.
+    error: Envelope<'a>,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    code: &'a str,
+    param: Option<&'a str>,
+    request_id: RequestId,
+}
+
+impl IntoResponse for ApiError {
+    /// An empty response that carries the error to the gate.
+    fn into_response(self) -> Response {
+        let mut response = self.parts().status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        Self::from(Arc::new(error))
+    }
+}
+
+impl From<Arc<store::Error>> for ApiError {
+    fn from(error: Arc<store::Error>) -> Self {
+        match *error {
+            store::Error::Unavailable(_) => Self::Unavailable(error),
+            _ => Self::Internal(error),
+        }
+    }
+}
+
+impl From<objects::Error> for ApiError {
+    fn from(error: objects::Error) -> Self {
+        match error {
+            objects::Error::TooLarge { limit, .. } => Self::TooLarge { limit },
+            objects::Error::Missing => {
+                Self::Gone { message: "the body is gone from the object store".into(), code: "body_missing" }
+            }
+            objects::Error::Unavailable(_) => Self::Unavailable(Arc::new(error)),
+        }
+    }
+}
+
+impl From<Closed> for ApiError {
+    fn from(closed: Closed) -> Self {
+        Self::Unavailable(Arc::new(closed))
+    }
+}
+
+impl From<tokio::time::error::Elapsed> for ApiError {
+    fn from(elapsed: tokio::time::error::Elapsed) -> Self {
+        Self::Unavailable(Arc::new(elapsed))
+    }
+}

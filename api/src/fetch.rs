@@ -1,0 +1,48 @@
+//! Tasks and their answers from the backends, within a deadline.
+
+use crate::{
+    error::ApiError,
+    parse,
+    state::App,
+    view::{Beside, TaskView, json},
+};
+use bytes::Bytes;
+use shared::task::{Answer, Task, TaskId};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longest time for one question to a backend.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The kept answer of a task with its bytes, if it has one.
+///
+/// # Errors
+/// The database or the object store is away.
+pub(crate) async fn answer(app: &App, task: &Task) -> Result<Option<(Answer, Bytes)>, ApiError> {
+    if task.answer_status.is_none() {
+        return Ok(None);
+    }
+    let Some(answer) = timeout(DEADLINE, app.backends.store.answer(app.project, task.id)).await?? else {
+        return Ok(None);
+    };
+    let body = timeout(DEADLINE, app.backends.objects.open(&answer.body)).await??;
+    Ok(Some((answer, body)))
+}
+
+/// A task, if the caller's project has it.
+///
+/// # Errors
+/// 404, or the database is away.
+pub(crate) async fn find(app: &App, id: TaskId) -> Result<Task, ApiError> {
+    let found = timeout(DEADLINE, app.backends.store.get(app.project, id)).await??;
+    found.ok_or_else(|| parse::no_task(id))
+}
+
+/// A task with its answer, as JSON.
+///
+/// # Errors
+/// The database or the object store is away.
+pub(crate) async fn whole(app: &App, task: &Task) -> Result<Vec<u8>, ApiError> {
+    let beside = Beside { answer: answer(app, task).await?, ..Beside::default() };
+    Ok(json(&TaskView::new(task, &beside)))
+}

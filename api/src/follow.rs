@@ -1,0 +1,373 @@
+//! Following one task: the engine behind the event stream, the socket and the long poll.
+//!
+//! ```text
+//! subscribe and register → read the row → read the log (or derive from the row) → live
+//!                              ↑                                                   │
+//!                              └── a gap · fell behind · the row knows more ───────┘
+//! ```
+//! It tells every event of a run once and in order, and ends after the terminal one. Whatever may be lost on the way (a
+//! publish, the log, the transport) shows as a gap or in the look at the row that the [`crate::watcher`] takes every second;
+//! then the log and the row are read again. History that is gone is told as one `task.snapshot`.
+
+use crate::{error::ApiError, fetch, state::App, watcher::Seen, watcher::Watch};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::{
+    clock::UnixMs,
+    events::{Log, Subscription, derive, no_details},
+    task::{Change, Event, EventKind, State, Task, TaskId},
+};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::time::{sleep, timeout};
+
+/// Longest time for one question to a backend.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Pause while the database is away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// One task, followed from a cursor.
+pub(crate) struct Follow {
+    app: App,
+    id: TaskId,
+    /// Seq of the newest event in `ready` or told.
+    cursor: Option<i64>,
+    ready: VecDeque<Arc<Event>>,
+    live: Option<Subscription>,
+    watch: Watch,
+    /// The newest `last_seq` seen in the row: a terminal event before it belongs to an earlier run.
+    row_seq: i64,
+    /// Something was missed: read again.
+    behind: bool,
+    /// The last event is in `ready`, or told.
+    over: bool,
+}
+
+impl Follow {
+    /// Starts after the event `after`, or at the beginning. `None`: the project has no such task.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub(crate) async fn open(app: &App, id: TaskId, after: Option<i64>) -> Result<Option<Self>, ApiError> {
+        // Both ears open before the first look, so that nothing falls between.
+        let watch = app.watcher.watch(id);
+        let live = subscribe(app, id).await;
+        let Some(task) = timeout(DEADLINE, app.backends.store.get(app.project, id)).await?? else {
+            return Ok(None);
+        };
+        let (app, ready) = (app.clone(), VecDeque::new());
+        let mut follow =
+            Self { app, id, cursor: after, ready, live, watch, row_seq: 0, behind: false, over: false };
+        follow.catch_up(&task).await;
+        Ok(Some(follow))
+    }
+
+    /// Whether nothing is left to tell.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over && self.ready.is_empty()
+    }
+
+    /// The next event; `None` after the terminal one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.over {
+                return None;
+            }
+            if self.behind {
+                self.look().await;
+                continue;
+            }
+            tokio::select! {
+                event = next_live(self.live.as_mut()) => match event {
+                    Some(event) => self.hear(event),
+                    None => self.behind = true,
+                },
+                seen = self.watch.changed() => match seen {
+                    Seen::Row(row) => self.behind = self.is_behind(&row),
+                    Seen::Gone => self.over = true,
+                    Seen::Nothing => {}
+                },
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Arc<Event>) {
+        match place(self.cursor, &event) {
+            Place::Next => self.queue(event),
+            Place::Gap => self.behind = true,
+            Place::Old => {}
+        }
+    }
+
+    fn is_behind(&self, row: &Change) -> bool {
+        row.state.is_terminal() || self.cursor.is_none_or(|cursor| row.seq > cursor)
+    }
+
+    fn queue(&mut self, event: Arc<Event>) {
+        self.cursor = Some(event.seq);
+        self.over |= event.kind.is_terminal() && event.seq >= self.row_seq;
+        self.ready.push_back(event);
+    }
+
+    /// Reads row and log again.
+    async fn look(&mut self) {
+        if self.live.is_none() {
+            self.live = subscribe(&self.app, self.id).await;
+        }
+        match timeout(DEADLINE, self.app.backends.store.get(self.app.project, self.id)).await {
+            Ok(Ok(Some(task))) => {
+                self.catch_up(&task).await;
+                self.behind = false;
+            }
+            Ok(Ok(None)) => self.over = true,
+            Ok(Err(error)) => {
+                tracing::debug!(task = %self.id, error = &error as &dyn std::error::Error, "followed on later");
+                sleep(PAUSE).await;
+            }
+            Err(_) => tracing::debug!(task = %self.id, "followed on later: the database is slow"),
+        }
+    }
+
+    /// Queues what row and log know after the cursor.
+    async fn catch_up(&mut self, task: &Task) {
+        // From one before the cursor on: whether the cursor's own event is there tells whether the log is still the same.
+        let Some(mut log) = self.log(self.cursor.map(|cursor| cursor - 1)).await else {
+            // The log is away, which is not the same as lost: only what the row is sure of is told.
+            self.row_seq = task.last_seq;
+            if self.cursor.is_none_or(|cursor| cursor < task.last_seq) || task.state.is_terminal() {
+                self.tell(task, Log::default());
+            }
+            return;
+        };
+        self.row_seq = task.last_seq;
+        if is_lost(self.cursor, task, &log) {
+            self.queue(Arc::new(snapshot(task, standing(task))));
+            log = self.log(self.cursor).await.unwrap_or_default();
+        }
+        self.tell(task, log);
+    }
+
+    fn tell(&mut self, task: &Task, log: Log) {
+        if is_lost(self.cursor, task, &log) && task.state.is_terminal() {
+            self.queue(Arc::new(snapshot(task, standing(task))));
+        }
+        for event in since(self.cursor, task, log) {
+            self.queue(Arc::new(event));
+        }
+        self.over |= task.state.is_terminal() && self.cursor.is_some_and(|cursor| cursor >= task.last_seq);
+    }
+
+    async fn log(&self, after: Option<i64>) -> Option<Log> {
+        match timeout(DEADLINE, self.app.backends.events.read(self.id, after)).await {
+            Ok(Ok(log)) => Some(log),
+            Ok(Err(error)) => {
+                tracing::debug!(task = %self.id, error = &error as &dyn std::error::Error, "the log is read later");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+async fn subscribe(app: &App, id: TaskId) -> Option<Subscription> {
+    match timeout(DEADLINE, app.backends.events.subscribe(shared::task::Topic::Task(id))).await {
+        Ok(Ok(subscription)) => Some(subscription),
+        Ok(Err(error)) => {
+            tracing::debug!(task = %id, error = &error as &dyn std::error::Error, "followed by its row alone");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// The next live event; `None` if some were missed.
+async fn next_live(live: Option<&mut Subscription>) -> Option<Arc<Event>> {
+    match live {
+        Some(live) => live.next().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Old,
+    Next,
+    Gap,
+}
+
+/// Where an event stands to the cursor. A snapshot restarts it.
+fn place(cursor: Option<i64>, event: &Event) -> Place {
+    let next = cursor.map_or(0, |cursor| cursor + 1);
+    match event.kind {
+        EventKind::Snapshot if cursor == Some(event.seq) => Place::Old,
+        EventKind::Snapshot => Place::Next,
+        // A terminal event from before the cursor: either told, or of a log that has restarted unseen.
+        kind if event.seq < next => {
+            if kind.is_terminal() && cursor != Some(event.seq) {
+                Place::Gap
+            } else {
+                Place::Old
+            }
+        }
+        _ if event.seq == next => Place::Next,
+        _ => Place::Gap,
+    }
+}
+
+/// Whether the history that the cursor belongs to is gone: it points beyond the row and the log does not know it.
+fn is_lost(cursor: Option<i64>, task: &Task, log: &Log) -> bool {
+    let Some(cursor) = cursor else { return false };
+    let known = log.events.first().is_some_and(|event| event.seq == cursor);
+    let trimmed = log.first.is_some_and(|first| first > cursor);
+    cursor > task.last_seq && !known && !trimmed
+}
+
+/// The events after the cursor: the log's, around them what the row can tell, and a snapshot for what nobody knows.
+fn since(cursor: Option<i64>, task: &Task, log: Log) -> Vec<Event> {
+    let next = cursor.map_or(0, |cursor| cursor + 1);
+    let mut told = Vec::new();
+    if let Some(first) = log.first.filter(|first| *first > next) {
+        let began = log.events.first().map_or(task.attempt, |event| event.attempt);
+        told = derive(&before(task, first, began), cursor);
+        let seqs = told.iter().map(|event| event.seq);
+        if !seqs.eq(next..first) {
+            told = vec![snapshot(task, first - 1)];
+        }
+    }
+    told.extend(log.events.into_iter().filter(|event| event.seq >= next));
+    let last = told.last().map(|event| event.seq).or(cursor);
+    told.extend(derived(task, last));
+    told
+}
+
+/// What the row tells; the end of a run is told as itself, even where what led to it is not known.
+fn derived(task: &Task, cursor: Option<i64>) -> Vec<Event> {
+    let mut told = derive(task, cursor);
+    if task.state.is_terminal() && told.last().is_some_and(|event| event.kind == EventKind::Snapshot) {
+        told = vec![snapshot(task, task.last_seq - 1)];
+        told.extend(derive(task, Some(task.last_seq - 1)));
+    }
+    told
+}
+
+/// The row as it stood when its log began, in the attempt `began`.
+fn before(task: &Task, first: i64, began: u32) -> Task {
+    let attempt = if began == task.attempt { began } else { u32::MAX };
+    Task { state: State::InProgress, finished_at: None, last_seq: first - 1, attempt, ..task.clone() }
+}
+
+/// The seq of a snapshot: what the row stands at, or just before the terminal event, which then follows.
+fn standing(task: &Task) -> i64 {
+    if task.state.is_terminal() { task.last_seq - 1 } else { task.last_seq }
+}
+
+fn snapshot(task: &Task, seq: i64) -> Event {
+    let (kind, task_id, attempt) = (EventKind::Snapshot, task.id, task.attempt);
+    Event { kind, seq, task_id, attempt, ts: UnixMs::now(), data: no_details() }
+}
+
+/// An event as JSON. The terminal one and a snapshot carry the whole task.
+pub(crate) async fn wire(app: &App, event: &Event) -> String {
+    #[derive(Serialize)]
+    struct Whole {
+        task: Box<RawValue>,
+    }
+    let empty = event.data.get() == "{}";
+    let mut event = event.clone();
+    if event.kind.is_terminal() || (event.kind == EventKind::Snapshot && empty) {
+        match whole(app, &event).await {
+            Ok(Some(task)) => {
+                let data =
+                    serde_json::value::to_raw_value(&Whole { task }).expect("a view has string keys only");
+                event.data = data.into();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(task = %event.task_id, error = &error as &dyn std::error::Error, "told without its task");
+            }
+        }
+    }
+    serde_json::to_string(&event).expect("an event has string keys only")
+}
+
+/// The event's task as JSON; `None` if it is gone or has moved on to another run.
+async fn whole(app: &App, event: &Event) -> Result<Option<Box<RawValue>>, ApiError> {
+    let Some(task) = timeout(DEADLINE, app.backends.store.get(app.project, event.task_id)).await?? else {
+        return Ok(None);
+    };
+    if event.kind.is_terminal() && EventKind::of(task.state) != event.kind {
+        return Ok(None);
+    }
+    let json = fetch::whole(app, &task).await?;
+    let text = String::from_utf8(json).expect("JSON is UTF-8");
+    Ok(Some(RawValue::from_string(text).expect("a view is JSON")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::task;
+
+    fn event(task: &Task, kind: EventKind, seq: i64) -> Event {
+        Event { kind, ..snapshot(task, seq) }
+    }
+
+    fn log(task: &Task, seqs: std::ops::Range<i64>) -> Log {
+        let events: Vec<Event> = seqs.map(|seq| event(task, EventKind::Delta, seq)).collect();
+        Log { first: events.first().map(|event| event.seq), events }
+    }
+
+    #[test]
+    fn events_are_placed_by_their_seq() {
+        let task = task(State::InProgress, 1);
+        assert_eq!(place(None, &event(&task, EventKind::Created, 0)), Place::Next);
+        assert_eq!(place(None, &event(&task, EventKind::Started, 1)), Place::Gap);
+        assert_eq!(place(Some(3), &event(&task, EventKind::Delta, 3)), Place::Old);
+        assert_eq!(place(Some(3), &event(&task, EventKind::Delta, 4)), Place::Next);
+        assert_eq!(place(Some(40), &event(&task, EventKind::Snapshot, 2)), Place::Next);
+        assert_eq!(place(Some(40), &event(&task, EventKind::Completed, 3)), Place::Gap);
+        assert_eq!(place(Some(40), &event(&task, EventKind::Completed, 40)), Place::Old);
+    }
+
+    #[test]
+    fn row_and_log_make_one_story() {
+        let mut running = task(State::InProgress, 1);
+        (running.attempt, running.started_at) = (1, Some(running.created_at));
+        let seqs =
+            |cursor, log| since(cursor, &running, log).iter().map(|event| event.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(None, log(&running, 2..5)), [0, 1, 2, 3, 4]);
+        assert_eq!(seqs(Some(2), log(&running, 2..5)), [3, 4]);
+        assert_eq!(seqs(None, Log::default()), [0, 1]);
+        assert_eq!(seqs(None, log(&running, 7..9)), [6, 7, 8]);
+    }
+
+    #[test]
+    fn every_run_ends_with_its_own_event() {
+        let mut done = task(State::Completed, 9);
+        (done.attempt, done.started_at, done.finished_at) = (2, Some(done.created_at), Some(done.created_at));
+        let told = |cursor| {
+            since(cursor, &done, Log::default())
+                .iter()
+                .map(|event| (event.kind, event.seq))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(None), [(EventKind::Snapshot, 8), (EventKind::Completed, 9)]);
+        assert_eq!(told(Some(8)), [(EventKind::Completed, 9)]);
+        assert_eq!(told(Some(9)), []);
+    }
+
+    #[test]
+    fn a_cursor_that_nobody_knows_is_lost() {
+        let running = task(State::InProgress, 1);
+        assert!(is_lost(Some(40), &running, &log(&running, 0..0)));
+        assert!(is_lost(Some(40), &running, &Log { first: Some(2), events: Vec::new() }));
+        assert!(!is_lost(Some(40), &running, &log(&running, 40..42)));
+        assert!(!is_lost(Some(1), &running, &Log::default()));
+        assert!(!is_lost(None, &running, &Log::default()));
+    }
+}

@@ -1,0 +1,68 @@
+//! The way in: HTTP from clients to committed tasks, and the news of them back.
+//!
+//! A connection comes through [`listen`] and the [`gate`]; [`routes`] is the whole table. [`submit`] commits a task and
+//! answers 202; [`tell`] then rings for it. [`tasks`], [`list`], [`batches`] and [`admin`] read and steer. [`stream`], [`ws`] and
+//! [`wait`] all stand on [`follow`], which tells every event once and in order, and on the [`watcher`], which looks at the
+//! rows so that nothing told in vain stays unknown. Never here: calls to models.
+
+mod admin;
+mod batches;
+mod catalogue;
+mod docs;
+mod error;
+mod fetch;
+mod follow;
+mod gate;
+mod lines;
+mod list;
+mod listen;
+mod parse;
+mod results;
+mod routes;
+mod state;
+mod stream;
+mod submit;
+mod tasks;
+mod tell;
+mod view;
+mod wait;
+mod wanted;
+mod watcher;
+mod ws;
+mod ws_protocol;
+
+pub use docs::description_json;
+
+use shared::{backends::Backends, config::Config};
+use state::AppState;
+use std::sync::Arc;
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Serves the API on `listener` until `stop`, then drains within the grace time.
+///
+/// # Errors
+/// What made it end without being asked to.
+pub async fn serve(
+    listener: TcpListener,
+    backends: Backends,
+    config: Arc<Config>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let address = listener.local_addr()?;
+    let app = AppState::start(&mut tasks, backends, config.clone(), address.ip(), stop.clone());
+    tracing::info!(%address, "the API listens");
+    listen::listen(listener, routes::router(app.clone()), &config.api, stop).await;
+    app.sockets.close();
+    let rest = async {
+        app.sockets.wait().await;
+        // With the last handle gone the last commit is made and told, and the tasks end.
+        drop(app);
+        while tasks.join_next().await.is_some() {}
+    };
+    if timeout(config.api.grace, rest).await.is_err() {
+        tracing::warn!("ended with work left after the grace time");
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! The lines of a batch: checked all together, so that the client hears of every fault at once. Pure.
+
+use crate::{error::ApiError, parse, wanted::model_of};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, collections::HashSet, time::Duration};
+
+/// Requests of an inline batch at most.
+pub(crate) const LINES_MAX: usize = 1_000;
+/// Faults that are told at most.
+const FAULTS_MAX: usize = 100;
+const WINDOW_MAX_S: u64 = 30 * 86_400;
+
+/// The body of `POST /v1/batches`.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewBatch)]
+pub(crate) struct WantedBatch<'a> {
+    /// The endpoint of every request.
+    #[serde(borrow)]
+    pub(crate) endpoint: Cow<'a, str>,
+    /// `24h`, or another whole number of `s`, `m`, `h` or `d` up to 30 days.
+    #[serde(borrow)]
+    pub(crate) completion_window: Cow<'a, str>,
+    /// 1 to 1,000 requests.
+    #[serde(default, borrow)]
+    #[schema(value_type = Vec<Line>)]
+    pub(crate) requests: Option<Vec<&'a RawValue>>,
+    /// Files are not supported yet: send `requests`.
+    #[serde(default)]
+    pub(crate) input_file_id: Option<Cow<'a, str>>,
+    /// As of tasks.
+    #[serde(default)]
+    pub(crate) metadata: Option<std::collections::BTreeMap<String, String>>,
+}
+
+/// One request of a batch.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Line<'a> {
+    /// Your name for it, unique in the batch, up to 512 characters.
+    #[serde(default)]
+    custom_id: Option<String>,
+    /// Always `POST`.
+    #[serde(default)]
+    method: Option<String>,
+    /// The batch's endpoint.
+    #[serde(default)]
+    url: Option<String>,
+    /// The upstream's request body: a JSON object that names a `model`. Sent on as it came.
+    #[serde(default, borrow)]
+    #[schema(value_type = Object)]
+    body: Option<&'a RawValue>,
+}
+
+/// A line without fault.
+pub(crate) struct GoodLine<'a> {
+    /// The client's name for it.
+    pub(crate) custom_id: String,
+    /// Model named in the body.
+    pub(crate) model: String,
+    /// The body, as it came.
+    pub(crate) body: &'a RawValue,
+}
+
+/// A fault of a line, in OpenAI's words.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: &'static str,
+    /// From 1; null: of the whole input.
+    pub(crate) line: Option<usize>,
+    pub(crate) message: String,
+    pub(crate) param: Option<String>,
+}
+
+/// Reads a completion window.
+///
+/// # Errors
+/// 400.
+pub(crate) fn window(text: &str) -> Result<Duration, ApiError> {
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => 0,
+    };
+    let number = text.get(..text.len().saturating_sub(1)).and_then(|digits| digits.parse::<u64>().ok());
+    let seconds = number
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|seconds| (1..=WINDOW_MAX_S).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        ApiError::invalid(
+            "completion_window",
+            "Invalid 'completion_window': use 24h, or another time up to 30d.",
+        )
+    })
+}
+
+/// Checks all lines. `admits` says whether the model is served.
+///
+/// # Errors
+/// Every fault, in the order of the lines, up to 100.
+pub(crate) fn check<'a>(
+    lines: &[&'a RawValue],
+    endpoint: &str,
+    admits: impl Fn(&str) -> bool,
+) -> Result<Vec<GoodLine<'a>>, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut good = Vec::with_capacity(lines.len());
+    let mut names = HashSet::new();
+    if lines.is_empty() {
+        let message =
+            "The input file is empty. Please ensure that the batch contains at least one request.".into();
+        faults.push(Fault { code: "empty_file", line: None, message, param: None });
+    }
+    for (index, raw) in lines.iter().enumerate() {
+        let checked = check_line(raw, endpoint).and_then(|line| {
+            if !admits(&line.model) {
+                let message = format!("The provided model '{}' is not supported by the Batch API.", line.model);
+                return Err(("model_not_found", message, Some("body.model")));
+            }
+            if !names.insert(line.custom_id.clone()) {
+                let message = "The custom_id for this request is a duplicate of another request. The custom_id parameter \
+                               must be unique for each request in a batch.";
+                return Err(("duplicate_custom_id", message.to_owned(), Some("custom_id")));
+            }
+            Ok(line)
+        });
+        match checked {
+            Ok(line) => good.push(line),
+            Err((code, message, param)) => {
+                faults.push(Fault { code, line: Some(index + 1), message, param: param.map(str::to_owned) });
+            }
+        }
+        if faults.len() == FAULTS_MAX {
+            break;
+        }
+    }
+    if faults.is_empty() { Ok(good) } else { Err(faults) }
+}
+
+type LineFault = (&'static str, String, Option<&'static str>);
+
+fn check_line<'a>(raw: &'a RawValue, endpoint: &str) -> Result<GoodLine<'a>, LineFault> {
+    let line: Line<'a> =
+        parse::read(raw.get().as_bytes()).map_err(|error| ("invalid_request", error.to_string(), None))?;
+    let missing = |param| {
+        ("missing_required_parameter", format!("Missing required parameter: '{param}'."), Some(param))
+    };
+    let custom_id = line.custom_id.ok_or_else(|| missing("custom_id"))?;
+    if custom_id.is_empty() || custom_id.chars().count() > 512 || custom_id.contains('\0') {
+        let message = "The custom_id must have 1 to 512 characters, none of them U+0000.";
+        return Err(("invalid_request", message.to_owned(), Some("custom_id")));
+    }
+    let method = line.method.ok_or_else(|| missing("method"))?;
+    if method != "POST" {
+        return Err(("invalid_method", "Invalid method: only POST is supported.".to_owned(), Some("method")));
+    }
+    let url = line.url.ok_or_else(|| missing("url"))?;
+    if url != endpoint {
+        let message = "The URL provided for this request does not match the batch endpoint.";
+        return Err(("invalid_url", message.to_owned(), Some("url")));
+    }
+    let body = line.body.ok_or_else(|| missing("body"))?;
+    let model =
+        model_of(body, "body").map_err(|error| ("invalid_request", error.to_string(), Some("body.model")))?;
+    if streams(body) {
+        let message = "Chat Completions: Streaming is not supported in the Batch API.";
+        return Err(("streaming_unsupported", message.to_owned(), Some("body.stream")));
+    }
+    Ok(GoodLine { custom_id, model, body })
+}
+
+fn streams(body: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default)]
+        stream: Option<bool>,
+    }
+    serde_json::from_str::<Head>(body.get()).is_ok_and(|head| head.stream == Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(lines: &[&str]) -> Vec<(&'static str, Option<usize>, Option<String>)> {
+        let lines: Vec<&RawValue> =
+            lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let faults = check(&lines, "/v1/x", |model| model != "none").err().unwrap_or_default();
+        faults.into_iter().map(|fault| (fault.code, fault.line, fault.param)).collect()
+    }
+
+    #[test]
+    fn every_fault_is_told() {
+        let told = faults(&[
+            r#"{"custom_id":"a","method":"POST","url":"/v1/x","body":{"model":"m"}}"#,
+            r#"{"method":"POST","url":"/v1/x","body":{"model":"m"}}"#,
+            r#"{"custom_id":"c","method":"GET","url":"/v1/x","body":{"model":"m"}}"#,
+            r#"{"custom_id":"d","method":"POST","url":"/v1/y","body":{"model":"m"}}"#,
+            r#"{"custom_id":"e","method":"POST","url":"/v1/x","body":{}}"#,
+            r#"{"custom_id":"f","method":"POST","url":"/v1/x","body":{"model":"m","stream":true}}"#,
+            r#"{"custom_id":"g","method":"POST","url":"/v1/x","body":{"model":"none"}}"#,
+            r#"{"custom_id":"a","method":"POST","url":"/v1/x","body":{"model":"m"}}"#,
+        ]);
+        let wanted = [
+            ("missing_required_parameter", 2, "custom_id"),
+            ("invalid_method", 3, "method"),
+            ("invalid_url", 4, "url"),
+            ("invalid_request", 5, "body.model"),
+            ("streaming_unsupported", 6, "body.stream"),
+            ("model_not_found", 7, "body.model"),
+            ("duplicate_custom_id", 8, "custom_id"),
+        ];
+        assert_eq!(told, wanted.map(|(code, line, param)| (code, Some(line), Some(param.to_owned()))));
+        assert_eq!(faults(&[]), [("empty_file", None, None)]);
+    }
+
+    #[test]
+    fn windows_have_a_unit_and_an_end() {
+        assert_eq!(window("24h").ok(), Some(Duration::from_secs(86_400)));
+        assert_eq!(window("2s").ok(), Some(Duration::from_secs(2)));
+        for text in ["", "h", "24", "0h", "31d", "-1h", "1.5h", "24 h", "99999999999999999999h", "1é"] {
+            assert!(window(text).is_err(), "{text}");
+        }
+    }
+}

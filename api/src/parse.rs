@@ -1,0 +1,264 @@
+//! Bodies and ids from clients. Whatever is wrong with one is said with the path of the field.
+//!
+//! A body is parsed without looking where in it the parser stands; only when that fails is it parsed again, slower, to name
+//! the place.
+
+use crate::{error::ApiError, state::App};
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::error::Category;
+use shared::task::{BatchId, TaskId};
+use std::time::Duration;
+
+/// Longest silence inside a body.
+const BODY_IDLE: Duration = Duration::from_secs(10);
+
+/// A JSON body, not parsed yet.
+pub(crate) struct JsonBody(pub(crate) Bytes);
+
+/// A JSON body that may be missing. Clients differ in the content type that they send with nothing.
+pub(crate) struct MaybeJson(pub(crate) Option<Bytes>);
+
+impl FromRequest<App> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::MediaType);
+        }
+        collect(request.into_body(), app.config.api.body_bytes_max).await.map(Self)
+    }
+}
+
+impl FromRequest<App> for MaybeJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let declared = is_json(request.headers());
+        let body = collect(request.into_body(), app.config.api.body_bytes_max).await?;
+        match (body.trim_ascii().is_empty(), declared) {
+            (true, _) => Ok(Self(None)),
+            (false, true) => Ok(Self(Some(body))),
+            (false, false) => Err(ApiError::MediaType),
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+}
+
+/// The whole body, if it is no longer than `limit`.
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = ApiError::TooLarge { limit };
+    if hyper::body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large);
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| ApiError::Slow)?;
+        let Some(frame) = frame else { break };
+        let broken =
+            |_| ApiError::Invalid { message: "the body broke off".into(), code: "invalid_body", param: None };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if first.len().max(rest.len()) + data.len() > limit {
+            return Err(too_large);
+        }
+        // A body usually comes in one piece, which then needs no copy.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Parses a body.
+///
+/// # Errors
+/// 400 that names the line and column of malformed JSON, or the path of the field that does not fit.
+pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
+    read_at(json, "")
+}
+
+/// As [`read`], for a part of the body that is found at `prefix`.
+pub(crate) fn read_at<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str) -> Result<T, ApiError> {
+    // A list of a record's values would do for the parser; clients who send one are mistaken.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        let what = if prefix.is_empty() { "the body" } else { prefix };
+        let message = format!("Invalid type for {what}: expected a JSON object.");
+        let param = (!prefix.is_empty()).then(|| prefix.to_owned());
+        return Err(ApiError::Invalid { message, code: "invalid_type", param });
+    }
+    serde_json::from_slice(json).map_err(|error| diagnose::<T>(json, prefix, error))
+}
+
+fn diagnose<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str, error: serde_json::Error) -> ApiError {
+    let malformed = |error: &serde_json::Error| ApiError::Invalid {
+        message: format!("the body is not well-formed JSON: {error}"),
+        code: "invalid_json",
+        param: None,
+    };
+    if error.classify() != Category::Data {
+        return malformed(&error);
+    }
+    let mut parser = serde_json::Deserializer::from_slice(json);
+    match serde_path_to_error::deserialize::<_, T>(&mut parser) {
+        Ok(_) => malformed(&error),
+        Err(found) => explain(&join(prefix, &found.path().to_string()), found.inner()),
+    }
+}
+
+fn join(parent: &str, child: &str) -> String {
+    match (parent, child) {
+        (parent, "" | ".") => parent.to_owned(),
+        ("", child) => child.to_owned(),
+        (parent, child) => format!("{parent}.{child}"),
+    }
+}
+
+/// Says in our words what the parser says in its own.
+fn explain(path: &str, error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let place = if path.is_empty() { "the body".to_owned() } else { format!("'{path}'") };
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let (message, code, param) = if text.starts_with("missing field") {
+        let param = join(path, quoted(text).first().map_or("", String::as_str));
+        (format!("Missing required parameter: '{param}'."), "missing_required_parameter", param)
+    } else if text.starts_with("unknown field") {
+        let names = quoted(text);
+        let (name, known) = names.split_first().map_or(("", &[][..]), |(name, known)| (name.as_str(), known));
+        let param = if path.rsplit('.').next() == Some(name) { path.to_owned() } else { join(path, name) };
+        let hint = nearest(name, known).map_or_else(String::new, |near| format!(" Did you mean '{near}'?"));
+        (format!("Unknown parameter: '{param}'.{hint}"), "unknown_parameter", param)
+    } else if let Some(what) = text.strip_prefix("invalid type: ") {
+        (format!("Invalid type for {place}: {what}."), "invalid_type", path.to_owned())
+    } else {
+        (
+            format!("Invalid value for {place}: {}.", text.trim_start_matches("invalid value: ")),
+            "invalid_value",
+            path.to_owned(),
+        )
+    };
+    ApiError::Invalid { message, code, param: (!param.is_empty()).then_some(param) }
+}
+
+/// The known name that a typing error is most likely to have come from.
+pub(crate) fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+    let scored =
+        known.iter().map(|known| (strsim::damerau_levenshtein(name, known.as_ref()), known.as_ref()));
+    scored.filter(|(distance, known)| *distance <= known.len() / 3 + 1).min().map(|(_, known)| known)
+}
+
+/// The task id in a path: an ill-formed one is answered as an unknown one.
+///
+/// # Errors
+/// 404.
+pub(crate) fn task_id(text: &str) -> Result<TaskId, ApiError> {
+    text.parse().map_err(|_| no_task(text))
+}
+
+/// The answer to an unknown task id.
+pub(crate) fn no_task(id: impl std::fmt::Display) -> ApiError {
+    ApiError::NotFound {
+        message: format!("No task found with id '{id}'."),
+        code: "task_not_found",
+        param: Some("id"),
+    }
+}
+
+/// The batch id in a path.
+///
+/// # Errors
+/// 404.
+pub(crate) fn batch_id(text: &str) -> Result<BatchId, ApiError> {
+    text.parse().map_err(|_| no_batch(text))
+}
+
+/// The answer to an unknown batch id.
+pub(crate) fn no_batch(id: impl std::fmt::Display) -> ApiError {
+    ApiError::NotFound {
+        message: format!("No batch found with id '{id}'."),
+        code: "batch_not_found",
+        param: Some("id"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer<'a> {
+        #[serde(rename = "endpoint")]
+        _endpoint: String,
+        #[serde(rename = "body", borrow)]
+        _body: &'a RawValue,
+        #[serde(rename = "policy")]
+        _policy: Option<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[serde(rename = "max_attempts")]
+        _max_attempts: i64,
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let cases = [
+            (r#"{"body":{}}"#, "missing_required_parameter", Some("endpoint")),
+            (r#"{"endpoint":1,"body":{}}"#, "invalid_type", Some("endpoint")),
+            (r#"{"endpoint":"x","body":{},"polcy":{}}"#, "unknown_parameter", Some("polcy")),
+            (
+                r#"{"endpoint":"x","body":{},"policy":{}}"#,
+                "missing_required_parameter",
+                Some("policy.max_attempts"),
+            ),
+            (
+                r#"{"endpoint":"x","body":{},"policy":{"max_attempts":"3"}}"#,
+                "invalid_type",
+                Some("policy.max_attempts"),
+            ),
+            (r#"{"endpoint":"x","body":{},"policy":{"tries":3}}"#, "unknown_parameter", Some("policy.tries")),
+            (r#"{"endpoint":"x","body":{"#, "invalid_json", None),
+        ];
+        for (json, wanted, field) in cases {
+            let Err(ApiError::Invalid { code, param, message }) = read::<Outer>(json.as_bytes()) else {
+                panic!("{json}")
+            };
+            assert_eq!((code, param.as_deref()), (wanted, field), "{json}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_typing_error_gets_a_hint() {
+        let error = read::<Outer>(br#"{"endpoint":"x","body":{},"polcy":{}}"#).expect_err("refused");
+        assert!(error.to_string().contains("Did you mean 'policy'?"), "{error}");
+    }
+
+    #[test]
+    fn malformed_json_names_the_place() {
+        let error = read::<Outer>(b"{\n  \"endpoint\": oops}").expect_err("refused");
+        assert!(error.to_string().contains("line 2 column"), "{error}");
+    }
+}

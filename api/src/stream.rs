@@ -1,0 +1,130 @@
+//! `GET /v1/tasks/{id}/events`: the events of one task as a server-sent event stream.
+//!
+//! ```text
+//! retry: 2000                       in the first frame only
+//! id: 3                             the event's seq: send it back as Last-Event-ID
+//! event: task.output.delta
+//! data: {"type":…,"seq":3,…}
+//!
+//! : ka                              every 15 s of silence
+//! ```
+//! The keep-alive comment ends with one newline: some clients take the blank line after a comment for an event, and die of its
+//! missing data. The stream ends after the terminal event; a client that comes back with its seq gets a 204, which tells
+//! browsers to stop.
+
+use crate::{
+    error::{ApiError, Wrapped},
+    follow::{Follow, wire},
+    parse,
+    state::App,
+    view,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use std::{convert::Infallible, time::Duration};
+use tokio::time::timeout;
+
+/// Silence after which a comment shows that the line is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// One open stream of this kind, for as long as it lives.
+pub(crate) struct Open(&'static str);
+
+impl Open {
+    /// Counts one in.
+    pub(crate) fn new(kind: &'static str) -> Self {
+        metrics::gauge!("longhaul_streams", "kind" => kind).increment(1.0);
+        Self(kind)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!("longhaul_streams", "kind" => self.0).decrement(1.0);
+    }
+}
+
+/// The query of an event stream.
+#[derive(Deserialize)]
+pub(crate) struct Cursor {
+    after: Option<String>,
+}
+
+struct Line {
+    app: App,
+    follow: Follow,
+    begun: bool,
+    _open: Open,
+}
+
+/// Follow a task's events.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/events", tag = "tasks", operation_id = "stream_task_events",
+    params(
+        ("id" = String, Path, description = "The task."),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Only events after this one."),
+        ("after" = Option<i64>, Query, description = "The same, for clients that cannot set headers."),
+    ),
+    responses(
+        (status = 200, description = "Server-sent events until the terminal one.", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "The run is over and you have seen its end."),
+        (status = 404, description = "No such task.", body = Wrapped),
+    )
+)]
+pub(crate) async fn events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): Query<Cursor>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = parse::task_id(&id)?;
+    let sent = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let after = sent.or(query.after.as_deref()).filter(|text| !text.is_empty()).map(cursor).transpose()?;
+    let follow = Follow::open(&app, id, after).await?.ok_or_else(|| parse::no_task(id))?;
+    if follow.is_over() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let line = Line { app, follow, begun: false, _open: Open::new("sse") };
+    let frames = stream::unfold(line, |mut line| async {
+        let frame = line.frame().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(frame)), line))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
+        (http::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(frames)).into_response())
+}
+
+/// A cursor from text: the seq of an event.
+fn cursor(text: &str) -> Result<i64, ApiError> {
+    let seq = text.parse().ok().filter(|seq| (-1..i64::MAX).contains(seq));
+    seq.ok_or_else(|| ApiError::invalid("after", "'after' (or Last-Event-ID) must be the seq of an event."))
+}
+
+impl Line {
+    /// The next piece of the stream; `None` ends it.
+    async fn frame(&mut self) -> Option<Vec<u8>> {
+        let next = timeout(KEEP_ALIVE, self.follow.next());
+        let told = tokio::select! {
+            told = next => told,
+            // The client comes back with its cursor, to another process.
+            () = self.app.stop.cancelled() => return None,
+        };
+        let event = match told {
+            Ok(event) => event?,
+            Err(_) => return Some(b": ka\n".to_vec()),
+        };
+        let retry = if std::mem::replace(&mut self.begun, true) { "" } else { "retry: 2000\n" };
+        let json = view::one_line(wire(&self.app, &event).await.into_bytes());
+        let head = format!("{retry}id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str());
+        Some([head.as_bytes(), &json, b"\n\n"].concat())
+    }
+}

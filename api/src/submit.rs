@@ -1,0 +1,232 @@
+//! `POST /v1/tasks`: validate, keep large bodies, commit together with whoever else submits now, answer 202.
+//!
+//! The answer waits for the commit and for nothing else: bells and watchers hear of it afterwards.
+
+use crate::{
+    error::{ApiError, Wrapped},
+    fetch::{self, DEADLINE},
+    parse::JsonBody,
+    state::App,
+    tell::{News, Teller},
+    view::{self, Beside, TaskView},
+    wait,
+    wanted::{self, Wanted},
+};
+use axum::{extract::State, response::Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use shared::{
+    batcher::{Batcher, Gather},
+    catalog,
+    objects::Part,
+    store::{self, Store, Submitted},
+    task::{Idempotency, NewTask, Task, TaskId},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// Longest `Prefer: wait`.
+const WAIT_MAX: u64 = 60;
+/// Pause before a commit whose reply was lost is repeated.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// What a common commit answers to each of its members.
+pub(crate) type Committed = Result<Submitted, Arc<store::Error>>;
+
+/// Starts the common commits on `tasks`.
+pub(crate) fn batcher(
+    tasks: &mut JoinSet<()>,
+    store: Arc<dyn Store>,
+    teller: Teller,
+) -> Batcher<NewTask, Committed> {
+    Batcher::start(tasks, Gather::default(), move |gathered| commit(store.clone(), teller.clone(), gathered))
+}
+
+async fn commit(store: Arc<dyn Store>, teller: Teller, tasks: Vec<NewTask>) -> Vec<Committed> {
+    metrics::histogram!("longhaul_submit_batch_size").record(tasks.len() as f64);
+    let answers = match store.submit(&tasks).await {
+        // Perhaps only the reply was lost: the same ids make the repeat harmless.
+        Err(store::Error::Unavailable(_)) => {
+            sleep(AGAIN).await;
+            store.submit(&tasks).await
+        }
+        answers => answers,
+    };
+    match answers {
+        Ok(answers) => {
+            for (task, answer) in tasks.iter().zip(&answers) {
+                if matches!(answer, Submitted::Accepted(_)) {
+                    metrics::counter!("longhaul_tasks_submitted_total", "queue" => task.queue.to_string())
+                        .increment(1);
+                }
+            }
+            teller.tell(News::of_submits(&answers));
+            answers.into_iter().map(Ok).collect()
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            tasks.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}
+
+/// Create a task.
+///
+/// The 202 means that the task is committed. With `Prefer: wait=n` the answer is a 200 with the finished task if it
+/// finishes within n (at most 60) seconds.
+#[utoipa::path(
+    post, path = "/v1/tasks", tag = "tasks", operation_id = "create_task",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "One task per key, for 24 hours."),
+        ("Prefer" = Option<String>, Header, description = "`wait=n`: answer when the task is finished, at most n seconds."),
+    ),
+    request_body = Wanted,
+    responses(
+        (status = 202, description = "Committed.", body = TaskView, headers(
+            ("Location" = String, description = "The task."),
+            ("Retry-After" = u32, description = "Seconds before asking makes sense."),
+            ("Idempotent-Replayed" = Option<String>, description = "`true` if the key stands for an earlier task."),
+        )),
+        (status = 200, description = "Finished within the wait.", body = TaskView),
+        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
+        (status = 404, description = "No upstream serves the model.", body = Wrapped),
+        (status = 413, description = "The body is too large.", body = Wrapped),
+        (status = 415, description = "Not JSON.", body = Wrapped),
+        (status = 422, description = "The idempotency key was used for another request.", body = Wrapped),
+        (status = 503, description = "The database is away: repeat.", body = Wrapped),
+    )
+)]
+pub(crate) async fn create(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(bytes): JsonBody,
+) -> Result<Response, ApiError> {
+    let key = idempotency_key(&headers)?;
+    let patience = prefer_wait(&headers);
+    let (mut task, replayed) = accept(&app, &bytes, key.as_deref()).await?;
+    let mut status = StatusCode::ACCEPTED;
+    if let Some(patience) = patience {
+        task = wait::until(&app, task, wait::Until::Terminal, patience).await?;
+        if task.state.is_terminal() && !replayed {
+            status = StatusCode::OK;
+        }
+    }
+    let body = match task.state.is_terminal() {
+        true => fetch::whole(&app, &task).await?,
+        false => view::json(&TaskView::new(&task, &Beside::default())),
+    };
+    let mut response = view::respond(status, body);
+    let headers = response.headers_mut();
+    let location = HeaderValue::try_from(format!("/v1/tasks/{}", task.id)).expect("an id is ASCII");
+    headers.insert(header::LOCATION, location);
+    if let Some(patience) = patience {
+        let applied =
+            HeaderValue::try_from(format!("wait={}", patience.as_secs())).expect("digits are ASCII");
+        headers.insert("preference-applied", applied);
+        headers.insert(header::VARY, HeaderValue::from_static("Prefer"));
+    }
+    if replayed {
+        headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    view::ask_again(&mut response, &task);
+    Ok(response)
+}
+
+/// Validates and commits one task. The flag tells whether an idempotency key brought an earlier one back.
+///
+/// # Errors
+/// As `POST /v1/tasks` answers them.
+///
+/// # Cancel safety
+/// A task that was handed in is committed even if the caller leaves.
+pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Result<(Task, bool), ApiError> {
+    let wanted = Wanted::parse(bytes)?;
+    let valid = wanted.check(&app.config)?;
+    let notes = app.catalogue.notes().await?;
+    catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
+        .map_err(|refusal| wanted::refused(&refusal))?;
+    let id = TaskId::new();
+    let body = bytes.slice_ref(wanted.body.get().as_bytes());
+    let payload =
+        timeout(DEADLINE, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
+    let idempotency = key.map(|key| Idempotency { key: key.to_owned(), fingerprint: wanted.fingerprint() });
+    let new = NewTask {
+        id,
+        project: app.project,
+        queue: valid.queue,
+        priority: valid.priority,
+        endpoint: wanted.endpoint.as_ref().into(),
+        model: valid.model,
+        payload,
+        relay: valid.relay,
+        delay: valid.delay,
+        run_at: valid.run_at,
+        policy: valid.policy,
+        metadata: valid.metadata,
+        idempotency,
+        batch: None,
+    };
+    match timeout(DEADLINE, app.submits.call(new)).await??? {
+        Submitted::Accepted(task) => Ok((*task, false)),
+        Submitted::Replayed(earlier) => Ok((fetch::find(app, earlier).await?, true)),
+        Submitted::KeyReused => Err(ApiError::KeyReused),
+        Submitted::Refused(why) => {
+            Err(ApiError::Invalid { message: why, code: "invalid_value", param: None })
+        }
+    }
+}
+
+/// The idempotency key of a request: with quotes, as the draft wants it, or without, as most clients send it.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let key = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if (1..=255).contains(&key.len()) {
+        return Ok(Some(key.to_owned()));
+    }
+    Err(ApiError::invalid("Idempotency-Key", "'Idempotency-Key' must have 1 to 255 ASCII characters."))
+}
+
+/// The patience of RFC 7240: `Prefer: respond-async, wait=10`.
+fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    preferences.find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let seconds: u64 = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds.min(WAIT_MAX)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(
+            http::HeaderName::from_static(name),
+            HeaderValue::from_str(value).expect("a header value"),
+        )])
+    }
+
+    #[test]
+    fn patience_is_read_as_the_rfc_writes_it() {
+        let wait = |value| prefer_wait(&header("prefer", value)).map(|patience| patience.as_secs());
+        assert_eq!(wait("wait=10"), Some(10));
+        assert_eq!(wait("respond-async, Wait=\"5\"; foo=bar"), Some(5));
+        assert_eq!(wait("wait=100000"), Some(60));
+        assert_eq!(wait("respond-async"), None);
+        assert_eq!(wait("wait=soon"), None);
+    }
+
+    #[test]
+    fn idempotency_keys_come_with_and_without_quotes() {
+        let key = |value| idempotency_key(&header("idempotency-key", value));
+        assert_eq!(key("\"8e03\"").ok().flatten().as_deref(), Some("8e03"));
+        assert_eq!(key("8e03").ok().flatten().as_deref(), Some("8e03"));
+        assert!(key("\"\"").is_err() && key(&"x".repeat(256)).is_err());
+    }
+}

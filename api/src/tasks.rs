@@ -1,0 +1,291 @@
+//! Tasks after their submission: read, list, cancel, retry, delete.
+
+use crate::{
+    error::{ApiError, Verbatim, Wrapped},
+    fetch::{self, DEADLINE},
+    parse::{self, MaybeJson},
+    state::App,
+    tell::News,
+    view::{self, Beside, TaskView},
+    wait::{self, Until},
+};
+use axum::{
+    body::Body,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use shared::{
+    store::{Cancelled, Deleted, Retried},
+    task::{self, Task, TaskId},
+};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longest `?wait=`.
+const WAIT_MAX: f64 = 60.0;
+
+/// The query of a task.
+#[derive(Deserialize)]
+pub(crate) struct Look {
+    wait: Option<f64>,
+    until: Option<String>,
+    include: Option<String>,
+}
+
+/// Get a task.
+///
+/// With `wait` the answer comes when `until` is met, or with the task as it stands when the wait is over.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
+    params(
+        ("id" = String, Path, description = "The task."),
+        ("wait" = Option<f64>, Query, description = "Seconds to wait, at most 60."),
+        ("until" = Option<String>, Query, description = "`terminal` (default), `started` or `change`."),
+        ("include" = Option<String>, Query, description = "`input`: with the request body."),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if nothing has changed."),
+    ),
+    responses(
+        (status = 200, description = "The task.", body = TaskView, headers(
+            ("ETag" = String, description = "Changes with every change of the task."),
+            ("Retry-After" = Option<u32>, description = "Set until the task is finished."),
+        )),
+        (status = 304, description = "Nothing has changed."),
+        (status = 404, description = "No such task.", body = Wrapped),
+    )
+)]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: Result<Query<Look>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = parse::task_id(&id)?;
+    let look = query.map_err(|error| ApiError::invalid("query", error.body_text()))?.0;
+    let mut task = fetch::find(&app, id).await?;
+    if let Some(seconds) = look.wait {
+        if !(0.0..=WAIT_MAX).contains(&seconds) {
+            return Err(ApiError::invalid(
+                "wait",
+                format!("'wait' must be between 0 and {WAIT_MAX} seconds."),
+            ));
+        }
+        let until = look.until.as_deref().map_or(Ok(Until::Terminal), Until::parse)?;
+        task = wait::until(&app, task, until, Duration::from_secs_f64(seconds)).await?;
+    }
+    let etag = format!("\"v{}\"", task.last_seq);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut response = match known {
+        Some(known) if known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag) => {
+            StatusCode::NOT_MODIFIED.into_response()
+        }
+        _ => view::respond(StatusCode::OK, in_full(&app, &task, look.include.as_deref()).await?),
+    };
+    response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).expect("digits are ASCII"));
+    view::ask_again(&mut response, &task);
+    Ok(response)
+}
+
+async fn in_full(app: &App, task: &Task, include: Option<&str>) -> Result<Vec<u8>, ApiError> {
+    let wants = |what| include.is_some_and(|list| list.split(',').any(|word| word.trim() == what));
+    let mut beside = Beside { answer: fetch::answer(app, task).await?, ..Beside::default() };
+    if task.state == task::State::Queued {
+        beside.position = timeout(DEADLINE, app.backends.store.position(app.project, task.id)).await??;
+    }
+    if wants("input")
+        && let Some(payload) = timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??
+    {
+        beside.input = Some(timeout(DEADLINE, app.backends.objects.open(&payload)).await??);
+    }
+    Ok(view::json(&TaskView::new(task, &beside)))
+}
+
+/// Get a task's answer, verbatim.
+///
+/// Status, content type and bytes are the upstream's.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/result", tag = "tasks", operation_id = "get_task_result",
+    params(("id" = String, Path, description = "The task.")),
+    responses(
+        (status = 200, description = "What the upstream answered, with its own status.", body = Object),
+        (status = 202, description = "Not finished yet.", body = TaskView),
+        (status = 404, description = "No such task.", body = Wrapped),
+        (status = 409, description = "It was cancelled.", body = Wrapped),
+        (status = 410, description = "It expired, or its answer is gone.", body = Wrapped),
+        (status = 502, description = "It failed.", body = Wrapped),
+    )
+)]
+pub(crate) async fn result(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    use task::State as S;
+    let task = fetch::find(&app, parse::task_id(&id)?).await?;
+    let gone = |message: &str, code| ApiError::Gone { message: message.to_owned(), code };
+    let verbatim = match task.state {
+        S::Scheduled | S::Queued | S::InProgress => {
+            let body = view::json(&TaskView::new(&task, &Beside::default()));
+            let mut response = view::respond(StatusCode::ACCEPTED, body);
+            view::ask_again(&mut response, &task);
+            return Ok(response);
+        }
+        S::Cancelled => return Err(ApiError::Conflict("The task was cancelled: it has no result.".into())),
+        S::Expired => {
+            return Err(gone("The task expired before it was done: it has no result.", "deadline_exceeded"));
+        }
+        S::Completed => true,
+        S::Failed => task.answer_status.is_some_and(|status| (400..500).contains(&status)),
+    };
+    match fetch::answer(&app, &task).await? {
+        Some((answer, body)) if verbatim => {
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+            response.extensions_mut().insert(Verbatim);
+            let headers = response.headers_mut();
+            let kind = HeaderValue::try_from(answer.content_type);
+            headers.insert(
+                header::CONTENT_TYPE,
+                kind.unwrap_or(HeaderValue::from_static("application/octet-stream")),
+            );
+            // What a model wrote is data: a browser shall not run it as a page of ours.
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+            Ok(response)
+        }
+        _ => Err(task.error.map_or_else(|| gone("The result is gone.", "body_missing"), ApiError::Upstream)),
+    }
+}
+
+/// Cancel a task.
+///
+/// Final once answered. A task that is already finished stays as it is.
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task",
+    params(("id" = String, Path, description = "The task.")),
+    request_body = Option<Reason>,
+    responses(
+        (status = 200, description = "The task.", body = TaskView),
+        (status = 404, description = "No such task.", body = Wrapped),
+    )
+)]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    MaybeJson(body): MaybeJson,
+) -> Result<Response, ApiError> {
+    let id = parse::task_id(&id)?;
+    let reason: Reason = body.as_deref().map_or(Ok(Reason { reason: None }), parse::read)?;
+    let task = stop(&app, id, reason.reason.as_deref()).await?;
+    Ok(view::respond(StatusCode::OK, fetch::whole(&app, &task).await?))
+}
+
+/// The optional body of a cancel.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reason {
+    /// Why, for people: up to 512 characters.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Cancels a task, if it is not finished already, and returns it.
+///
+/// # Errors
+/// 404, or the database is away.
+pub(crate) async fn stop(app: &App, id: TaskId, reason: Option<&str>) -> Result<Task, ApiError> {
+    let reason = reason.unwrap_or("Cancelled by its owner.");
+    if reason.chars().count() > 512 || reason.contains('\0') {
+        return Err(ApiError::invalid(
+            "reason",
+            "'reason' may have at most 512 characters, none of them U+0000.",
+        ));
+    }
+    let cancelled = timeout(DEADLINE, app.backends.store.cancel(app.project, id, reason)).await??;
+    if let Cancelled::Applied(change) = cancelled.ok_or_else(|| parse::no_task(id))? {
+        app.teller.changed(change);
+    }
+    fetch::find(app, id).await
+}
+
+/// Run a failed, cancelled or expired task again.
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/retry", tag = "tasks", operation_id = "retry_task",
+    params(("id" = String, Path, description = "The task.")),
+    responses(
+        (status = 202, description = "Queued again.", body = TaskView),
+        (status = 404, description = "No such task.", body = Wrapped),
+        (status = 409, description = "Its state does not allow it.", body = Wrapped),
+    )
+)]
+pub(crate) async fn retry(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    MaybeJson(body): MaybeJson,
+) -> Result<Response, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    let id = parse::task_id(&id)?;
+    let Nothing {} = body.as_deref().map_or(Ok(Nothing {}), parse::read)?;
+    let retried = timeout(DEADLINE, app.backends.store.retry(app.project, id)).await??;
+    match retried.ok_or_else(|| parse::no_task(id))? {
+        Retried::Applied(change, bell) => app.teller.tell(News { bells: vec![bell], changes: vec![change] }),
+        Retried::Refused(state) => {
+            let message = format!(
+                "Cannot retry a task with status '{state}': only failed, cancelled and expired ones."
+            );
+            return Err(ApiError::Conflict(message));
+        }
+        Retried::BatchClosed => {
+            return Err(ApiError::Conflict(
+                "Cannot retry a task whose batch is no longer in progress.".into(),
+            ));
+        }
+    }
+    let task = fetch::find(&app, id).await?;
+    let mut response =
+        view::respond(StatusCode::ACCEPTED, view::json(&TaskView::new(&task, &Beside::default())));
+    view::ask_again(&mut response, &task);
+    Ok(response)
+}
+
+/// The query of a delete.
+#[derive(Deserialize)]
+pub(crate) struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+/// Delete a task with its bodies.
+#[utoipa::path(
+    delete, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "delete_task",
+    params(
+        ("id" = String, Path, description = "The task."),
+        ("force" = Option<bool>, Query, description = "Also if it is not finished."),
+    ),
+    responses(
+        (status = 200, description = "It is gone.", body = Object, example = json!({"id": "task_…", "object": "task.deleted", "deleted": true})),
+        (status = 404, description = "No such task.", body = Wrapped),
+        (status = 409, description = "It is not finished.", body = Wrapped),
+    )
+)]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: Result<Query<Force>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, ApiError> {
+    let id = parse::task_id(&id)?;
+    let force = query.map_err(|_| ApiError::invalid("force", "'force' must be true or false."))?.0.force;
+    let deleted = timeout(DEADLINE, app.backends.store.delete(app.project, id, force)).await??;
+    match deleted.ok_or_else(|| parse::no_task(id))? {
+        Deleted::Applied(objects) => {
+            // The rows are gone: what stays behind in the object store costs space, and nobody can read it.
+            if let Ok(Err(error)) = timeout(DEADLINE, app.backends.objects.remove(&objects)).await {
+                tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "objects of a deleted task stay behind");
+            }
+            let body = format!(r#"{{"id":"{id}","object":"task.deleted","deleted":true}}"#);
+            Ok(view::respond(StatusCode::OK, body))
+        }
+        Deleted::Active(state) => Err(ApiError::Conflict(format!(
+            "Cannot delete a task with status '{state}': cancel it first, or use force=true."
+        ))),
+    }
+}

@@ -1,0 +1,116 @@
+//! News of commits, told after the answer: bells to the queue, changes to the watchers.
+//!
+//! Best effort by design: what is lost here the sweep and the watchers' own look at the rows bring back. So a full pipeline
+//! drops news instead of making a client wait for them.
+
+use shared::{
+    backends::Backends,
+    events::{Events, announce},
+    queue::Queue,
+    store::{Bell, Submitted},
+    task::{Change, State, Task},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+
+/// News waiting at most, in messages.
+const BACKLOG: usize = 256;
+/// Messages that are told together.
+const TOGETHER: usize = 64;
+/// Longest time for telling them.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What one commit has to tell.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Tasks that are ready.
+    pub(crate) bells: Vec<Bell>,
+    /// Tasks that changed.
+    pub(crate) changes: Vec<Change>,
+}
+
+/// Takes news. When the last clone is gone, what is there is told, and the telling ends.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    sender: mpsc::Sender<News>,
+}
+
+impl Teller {
+    /// Starts the telling on `tasks`.
+    pub(crate) fn start(tasks: &mut JoinSet<()>, backends: &Backends) -> Self {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        tasks.spawn(run(receiver, backends.queue.clone(), backends.events.clone()));
+        Self { sender }
+    }
+
+    /// Hands news in and does not wait.
+    pub(crate) fn tell(&self, news: News) {
+        if self.sender.try_send(news).is_err() {
+            metrics::counter!("longhaul_news_dropped_total").increment(1);
+        }
+    }
+
+    /// News of one change.
+    pub(crate) fn changed(&self, change: Change) {
+        self.tell(News { bells: Vec::new(), changes: vec![change] });
+    }
+}
+
+impl News {
+    /// News of tasks that were just accepted.
+    pub(crate) fn of_submits(answers: &[Submitted]) -> Self {
+        let accepted = answers.iter().filter_map(|answer| match answer {
+            Submitted::Accepted(task) => Some(task.as_ref()),
+            _ => None,
+        });
+        let (bells, changes): (Vec<_>, Vec<_>) = accepted.map(|task| (bell(task), change(task))).unzip();
+        Self { bells: bells.into_iter().flatten().collect(), changes }
+    }
+}
+
+fn bell(task: &Task) -> Option<Bell> {
+    let ready = task.state == State::Queued;
+    ready.then(|| Bell {
+        task: task.id,
+        project: task.project,
+        queue: task.queue.clone(),
+        priority: task.priority,
+    })
+}
+
+fn change(task: &Task) -> Change {
+    Change {
+        task: task.id,
+        project: task.project,
+        batch: task.batch.as_ref().map(|line| line.batch),
+        attempt: task.attempt,
+        seq: task.last_seq,
+        state: task.state,
+    }
+}
+
+async fn run(mut receiver: mpsc::Receiver<News>, queue: Arc<dyn Queue>, events: Arc<dyn Events>) {
+    let mut gathered = Vec::new();
+    while receiver.recv_many(&mut gathered, TOGETHER).await > 0 {
+        let mut all = News::default();
+        for news in gathered.drain(..) {
+            all.bells.extend(news.bells);
+            all.changes.extend(news.changes);
+        }
+        let ring = async {
+            if !all.bells.is_empty()
+                && let Err(error) = queue.push(&all.bells).await
+            {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the sweep rings for {} tasks",
+                    all.bells.len()
+                );
+            }
+        };
+        let telling = async { tokio::join!(ring, announce(events.as_ref(), &all.changes)) };
+        if timeout(DEADLINE, telling).await.is_err() {
+            tracing::debug!("queue or event log too slow: the sweep and the watchers catch up");
+        }
+    }
+}
