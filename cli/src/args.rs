@@ -1,0 +1,262 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use shared::config::{
+    Flags,
+    args::{ApiArgs, CommonArgs, HealthArgs, WorkerArgs},
+};
+use simulator::Behaviour;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Inference that takes longer than an HTTP request should: submit a task, have a durable id at once, get the answer later.
+#[derive(Parser)]
+#[command(name = "longhaul", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Serve everything in one process: API, worker and, without an upstream, a simulated model
+    Serve(ServeArgs),
+    /// Show a task and a batch from end to end on a simulated model, with nothing installed
+    Demo(DemoArgs),
+    /// Serve the API alone, beside other processes
+    Api(ApiCommand),
+    /// Run tasks, beside other processes
+    Worker(WorkerCommand),
+    /// Serve a simulated model that speaks OpenAI's HTTP
+    Sim(SimArgs),
+    /// Bring the database's schema up to date
+    Migrate(CommonArgs),
+    /// The effective configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Submit a prompt and stream the answer
+    Run(RunArgs),
+    /// Submit a task
+    Submit(SubmitArgs),
+    /// See and steer tasks
+    Tasks {
+        #[command(subcommand)]
+        command: TasksCommand,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// See and steer batches
+    Batches {
+        #[command(subcommand)]
+        command: BatchesCommand,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Ask a server whether it is ready: status 0 if it is
+    Health(ClientArgs),
+    /// Print the API's OpenAPI document
+    Openapi,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    worker: WorkerArgs,
+    #[command(flatten, next_help_heading = "Simulated model")]
+    pub(crate) behaviour: Behaviour,
+}
+
+impl ServeArgs {
+    pub(crate) fn flags(&self) -> Flags {
+        self.worker.on(self.api.on(self.common.flags()))
+    }
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// End when the tour is over: status 0 if everything completed
+    #[arg(long)]
+    pub(crate) exit: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ApiCommand {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct WorkerCommand {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(flatten)]
+    pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SimArgs {
+    /// Address of the model
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting as TOML, secrets masked, with the origin of what is set
+    Show {
+        /// Name the origin of every setting, the defaults included
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+/// How to reach the server, and how to print what it says.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct ClientArgs {
+    /// The server
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAUL_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
+    pub(crate) server: String,
+    /// The API key [env: LONGHAUL_API_KEY, LONGHAUL_API_KEY_FILE]
+    #[arg(long, value_name = "KEY", global = true)]
+    pub(crate) api_key: Option<String>,
+    /// How to print: for a person, as the API answers, or ids only
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t, global = true)]
+    pub(crate) output: Form,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    #[default]
+    Table,
+    Json,
+    Id,
+}
+
+/// What a task may be told beside its body.
+#[derive(ClapArgs)]
+pub(crate) struct TaskArgs {
+    /// The model [default: the first that the server lists]
+    #[arg(short, long)]
+    pub(crate) model: Option<String>,
+    /// The queue [default: default]
+    #[arg(short, long)]
+    pub(crate) queue: Option<String>,
+    /// Place inside the queue, -100 to 100, higher first
+    #[arg(short, long, allow_negative_numbers = true)]
+    pub(crate) priority: Option<i64>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunArgs {
+    /// What to ask
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SubmitArgs {
+    /// What to ask: makes the body of a chat completion
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) prompt: Option<String>,
+    /// A file with the request body, sent on as it is; - reads stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "model")]
+    pub(crate) file: Option<PathBuf>,
+    /// The upstream's path
+    #[arg(short, long, value_name = "PATH", default_value = "/v1/chat/completions")]
+    pub(crate) endpoint: String,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    /// Wait for the end
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// Longest wait, such as 30s or 2h
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TasksCommand {
+    /// Print a task
+    Get { id: String },
+    /// Print tasks, newest first
+    List {
+        /// Only those in this state
+        #[arg(short, long)]
+        status: Option<String>,
+        /// Only those in this queue
+        #[arg(short, long)]
+        queue: Option<String>,
+        /// Only those of this model
+        #[arg(short, long)]
+        model: Option<String>,
+        /// At most this many
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
+        limit: u16,
+    },
+    /// Wait for a task's end and print it
+    Wait {
+        id: String,
+        /// Longest wait, such as 30s or 2h
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        timeout: Option<Duration>,
+    },
+    /// Stream a task's answer; with -o json its events
+    Watch { id: String },
+    /// Stop a task
+    Cancel { id: String },
+    /// Run a failed, cancelled or expired task again
+    Retry { id: String },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BatchesCommand {
+    /// Print a batch
+    Get { id: String },
+    /// Print batches, newest first
+    List {
+        /// At most this many
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
+        limit: u16,
+    },
+    /// Stop a batch
+    Cancel { id: String },
+    /// Submit a file of request lines: {"custom_id", "method", "url", "body"}
+    Submit {
+        /// The file; - reads stdin
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Wait for the end
+        #[arg(short, long)]
+        wait: bool,
+    },
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    shared::config::duration(text)
+}
