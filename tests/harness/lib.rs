@@ -1,0 +1,19 @@
+//! The world around the tests: real processes, real HTTP, a Postgres database and a Redis of one's own.
+//!
+//! In: a [`Mode`] and a few wishes. Out: a running [`App`] that stops what it started. Never here: what is expected of Longhaul.
+
+mod app;
+mod client;
+mod eventually;
+mod process;
+mod services;
+mod stream;
+mod upstream;
+
+pub use app::{App, Builder, Mode, journey, logs_folder};
+pub use client::{Client, Reply, chat};
+pub use eventually::{PATIENCE, eventually, within};
+pub use process::{Process, free_address, output, program};
+pub use services::{Redis, available, fresh_database};
+pub use stream::{SseEvent, Watch};
+pub use upstream::ScriptedUpstream;

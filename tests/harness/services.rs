@@ -1,0 +1,115 @@
+//! Postgres and Redis. `scripts/test` starts them and names them in the environment.
+//!
+//! Every app gets a database of its own, cloned from a migrated template, and a Redis process of its own: tests neither wait
+//! for nor see each other, and a test may stop its Redis.
+
+use crate::{Process, eventually, free_address};
+use anyhow::Context;
+use shared::store::{PostgresStore, Store};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+#[expect(clippy::disallowed_methods, reason = "the harness is told of its services by scripts/test")]
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether the distributed mode can be tested. Without services its tests are skipped with a line on stderr, in CI they fail.
+///
+/// # Panics
+/// In CI, if there are no services.
+#[must_use]
+pub fn available() -> bool {
+    let found = env("LONGHAUL_TEST_DATABASE_URL").is_some();
+    assert!(found || env("CI").is_none(), "no Postgres and Redis: CI must run the tests by scripts/test");
+    if !found {
+        // Not `eprintln!`: the test runner would hide it.
+        use std::io::Write as _;
+        writeln!(std::io::stderr(), "SKIPPED, no Postgres and Redis: use scripts/test").ok();
+    }
+    found
+}
+
+fn server_url() -> anyhow::Result<String> {
+    env("LONGHAUL_TEST_DATABASE_URL").context("no Postgres: use scripts/test")
+}
+
+/// `url` with another database name.
+fn named(url: &str, database: &str) -> anyhow::Result<String> {
+    let (server, _) = url.rsplit_once('/').context("LONGHAUL_TEST_DATABASE_URL names no database")?;
+    Ok(format!("{server}/{database}"))
+}
+
+async fn run(statement: String) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(&server_url()?).await?;
+    connection.execute(AssertSqlSafe(statement)).await?;
+    Ok(connection.close().await?)
+}
+
+const TEMPLATE: &str = "longhaul_template";
+
+async fn template() -> anyhow::Result<()> {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    let make = async || {
+        run(format!("drop database if exists {TEMPLATE} with (force)")).await?;
+        run(format!("create database {TEMPLATE}")).await?;
+        PostgresStore::open(&named(&server_url()?, TEMPLATE)?, 1).await?.migrate().await?;
+        anyhow::Ok(())
+    };
+    MADE.get_or_try_init(make).await.copied()
+}
+
+/// The URL of a new, migrated and empty database. It stays until its server goes.
+///
+/// # Errors
+/// Postgres is away, or the migrations fail.
+pub async fn fresh_database() -> anyhow::Result<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    template().await.context("cannot make the template database")?;
+    let name = format!("longhaul_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    run(format!("create database {name} template {TEMPLATE}"))
+        .await
+        .context("cannot make a test database")?;
+    named(&server_url()?, &name)
+}
+
+/// A Redis process without persistence.
+#[derive(Debug)]
+pub struct Redis {
+    /// The process: it may be stopped and killed.
+    pub process: Process,
+    /// Where it listens.
+    pub url: String,
+    _folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start(logs: &Path) -> anyhow::Result<Self> {
+        let server = env("LONGHAUL_TEST_REDIS_SERVER").map_or("redis-server".into(), PathBuf::from);
+        let folder = tempfile::tempdir()?;
+        let port = free_address()?.port().to_string();
+        let settings =
+            ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"];
+        let command = |command: &mut std::process::Command| {
+            command.args(["--port", &port]).args(settings).arg("--dir").arg(folder.path());
+        };
+        let mut process = Process::start("redis", &server, command, logs)?;
+        let url = format!("redis://127.0.0.1:{port}");
+        let client = redis::Client::open(url.as_str())?;
+        eventually("Redis answers", async || {
+            process.must_run()?;
+            Ok(client.get_multiplexed_async_connection().await.ok())
+        })
+        .await?;
+        Ok(Self { process, url, _folder: folder })
+    }
+}

@@ -1,0 +1,121 @@
+//! An upstream that answers what a test dictates, byte for byte, and keeps what it was sent.
+//!
+//! One request per connection: the request's head and `content-length` bytes are read, the next scripted answer is written as it
+//! stands, and the connection is closed. `GET` (the list of models) is answered with 404 and not kept.
+
+use anyhow::Context;
+use std::{
+    collections::VecDeque,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+#[derive(Debug, Default)]
+struct Script {
+    answers: VecDeque<Vec<u8>>,
+    requests: Vec<Vec<u8>>,
+}
+
+/// A scripted upstream. Dropping it closes it.
+#[derive(Debug)]
+pub struct ScriptedUpstream {
+    /// Its base URL.
+    pub url: String,
+    script: Arc<Mutex<Script>>,
+    _serving: JoinSet<()>,
+}
+
+impl ScriptedUpstream {
+    /// Listens, with these answers to come; the last one is repeated for ever.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn start(answers: impl IntoIterator<Item = Vec<u8>>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let script =
+            Arc::new(Mutex::new(Script { answers: answers.into_iter().collect(), requests: Vec::new() }));
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, script.clone()));
+        Ok(Self { url, script, _serving: serving })
+    }
+
+    /// An answer with status 200, this content type and body.
+    #[must_use]
+    pub fn ok(content_type: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    /// The bodies of the requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Vec<u8>> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
+    }
+}
+
+async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((connection, _)) = listener.accept() => {
+                let script = script.clone();
+                // A client that hangs up early is the test's business, not an error here.
+                connections.spawn(async move { answer(connection, &script).await.ok() });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn answer(mut connection: TcpStream, script: &Mutex<Script>) -> anyhow::Result<()> {
+    let (head, mut body) = read_head(&mut connection).await?;
+    if head.starts_with("GET ") {
+        connection
+            .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .await?;
+        return Ok(());
+    }
+    let length = content_length(&head)?;
+    while body.len() < length {
+        anyhow::ensure!(connection.read_buf(&mut body).await? > 0, "the request ended early");
+    }
+    let answer = {
+        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        script.requests.push(body);
+        let next = script.answers.pop_front().context("no answer is scripted")?;
+        if script.answers.is_empty() {
+            script.answers.push_back(next.clone());
+        }
+        next
+    };
+    connection.write_all(&answer).await?;
+    connection.shutdown().await?;
+    Ok(())
+}
+
+/// The request's head, and what came of its body with it.
+async fn read_head(connection: &mut TcpStream) -> anyhow::Result<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let body = bytes.split_off(end + 4);
+            return Ok((String::from_utf8(bytes)?, body));
+        }
+        anyhow::ensure!(connection.read_buf(&mut bytes).await? > 0, "the request ended early");
+    }
+}
+
+fn content_length(head: &str) -> anyhow::Result<usize> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    Ok(length.context("a request without content-length")?.1.trim().parse()?)
+}

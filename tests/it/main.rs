@@ -1,0 +1,19 @@
+//! Everything Longhaul promises, as tests. Read it as a table of contents.
+
+/// Every implementation of a trait is held to the same suite.
+mod conformance;
+
+/// What a client sees, in both modes.
+mod journey;
+
+/// What survives when processes and services die.
+mod crash;
+
+/// The command line: demo, configuration, and errors a person can act on.
+mod cli;
+
+/// The documents say what the code does.
+mod docs;
+
+/// The shape of the source tree.
+mod tidy;
