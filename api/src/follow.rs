@@ -231,12 +231,10 @@ fn is_lost(cursor: Option<i64>, task: &Task, log: &Log) -> bool {
 fn since(cursor: Option<i64>, task: &Task, log: Log) -> Vec<Event> {
     let next = cursor.map_or(0, |cursor| cursor + 1);
     let mut told = Vec::new();
-    if let Some(first) = log.first.filter(|first| *first > next) {
-        let began = log.events.first().map_or(task.attempt, |event| event.attempt);
-        told = derive(&before(task, first, began), cursor);
-        let seqs = told.iter().map(|event| event.seq);
-        if !seqs.eq(next..first) {
-            told = vec![snapshot(task, first - 1)];
+    if let Some(first) = log.events.first().filter(|first| log.first == Some(first.seq) && first.seq > next) {
+        told = derive(&before(task, first), cursor);
+        if !told.iter().map(|event| event.seq).eq(next..first.seq) {
+            told = vec![snapshot(task, first.seq - 1)];
         }
     }
     told.extend(log.events.into_iter().filter(|event| event.seq >= next));
@@ -255,10 +253,15 @@ fn derived(task: &Task, cursor: Option<i64>) -> Vec<Event> {
     told
 }
 
-/// The row as it stood when its log began, in the attempt `began`.
-fn before(task: &Task, first: i64, began: u32) -> Task {
-    let attempt = if began == task.attempt { began } else { u32::MAX };
-    Task { state: State::InProgress, finished_at: None, last_seq: first - 1, attempt, ..task.clone() }
+/// The row as it stood before the first event of its log: ready, if that is the start of an attempt, else in that attempt.
+fn before(task: &Task, first: &Event) -> Task {
+    let (state, attempt) = match first.kind {
+        EventKind::Started => (State::Queued, first.attempt.saturating_sub(1)),
+        _ if first.attempt == task.attempt => (State::InProgress, first.attempt),
+        // Earlier attempts have left no trace in the row: this history cannot be told.
+        _ => (State::InProgress, u32::MAX),
+    };
+    Task { state, attempt, finished_at: None, last_seq: first.seq - 1, ..task.clone() }
 }
 
 /// The seq of a snapshot: what the row stands at, or just before the terminal event, which then follows.
@@ -344,6 +347,12 @@ mod tests {
         assert_eq!(seqs(Some(2), log(&running, 2..5)), [3, 4]);
         assert_eq!(seqs(None, Log::default()), [0, 1]);
         assert_eq!(seqs(None, log(&running, 7..9)), [6, 7, 8]);
+        let from_start = Log {
+            first: Some(1),
+            events: vec![Event { attempt: 1, ..event(&running, EventKind::Started, 1) }],
+        };
+        let kinds: Vec<_> = since(None, &running, from_start).iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [EventKind::Created, EventKind::Started]);
     }
 
     #[test]
