@@ -35,7 +35,12 @@ fn unopened(what: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> U
     let what = what.into();
     move |error| {
         let chain = std::iter::successors(Some(error), |error| error.source());
-        Unopened { what, why: chain.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
+        // Some errors already end with their source's words.
+        let why = chain.map(ToString::to_string).reduce(|why, source| match why.ends_with(&source) {
+            true => why,
+            false => format!("{why}: {source}"),
+        });
+        Unopened { what, why: why.unwrap_or_default() }
     }
 }
 
