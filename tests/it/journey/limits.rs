@@ -1,10 +1,11 @@
 //! Limits hold: slots, time limits, deadlines, large bodies, keys.
 
 use super::both_modes;
-use harness::{App, Client, Mode, chat};
+use harness::{App, Client, Mode, chat, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::clock::UnixMs;
+use std::path::Path;
 
 both_modes!(
     a_worker_runs_no_more_than_its_slots,
@@ -68,7 +69,37 @@ async fn a_task_expires_at_its_deadline(mode: Mode) -> anyhow::Result<()> {
 }
 
 async fn a_large_body_comes_back_whole(mode: Mode) -> anyhow::Result<()> {
-    let app = App::start(mode).await?;
+    relay_a_large_body(&App::start(mode).await?).await.map(drop)
+}
+
+/// One process keeps it, another one opens it, and with the task it goes away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_are_objects_that_all_processes_share() -> anyhow::Result<()> {
+    harness::journey(Mode::Distributed, async |mode| {
+        let folder = tempfile::tempdir()?;
+        let url = format!("file://{}", folder.path().display());
+        let app = App::with(mode).env("LONGHAUL_OBJECTS__URL", &url).start().await?;
+        let id = relay_a_large_body(&app).await?;
+        assert_eq!(objects(folder.path())?, 2, "request and answer");
+        app.client().delete(&format!("/v1/tasks/{id}")).await?.expect(200)?;
+        let gone = async || Ok((objects(folder.path())? == 0).then_some(()));
+        eventually("the objects of a deleted task are removed", gone).await
+    })
+    .await
+}
+
+/// Files below a folder.
+fn objects(folder: &Path) -> anyhow::Result<usize> {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        files += if path.is_dir() { objects(&path)? } else { 1 };
+    }
+    Ok(files)
+}
+
+/// A megabyte there and back; the task's id.
+async fn relay_a_large_body(app: &App) -> anyhow::Result<String> {
     let client = app.client();
     let text = "long road ".repeat(100_000);
     let body = chat(&text, json!({"echo": true}));
@@ -80,7 +111,7 @@ async fn a_large_body_comes_back_whole(mode: Mode) -> anyhow::Result<()> {
     assert!(echoed.contains(text.trim()), "{} characters came back", echoed.len());
     let input = client.get(&format!("/v1/tasks/{id}?include=input")).await?.expect(200)?;
     assert!(input.to_string().contains(text.trim()), "the request is still there");
-    Ok(())
+    Ok(id)
 }
 
 async fn a_key_is_asked_for(mode: Mode) -> anyhow::Result<()> {
