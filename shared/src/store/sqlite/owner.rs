@@ -55,9 +55,8 @@ pub(super) async fn retry(
             return Ok(Some(Retried::BatchClosed));
         }
     }
-    // The run that is over moves out of the way: its count is taken back, its usage stays accounted, its result goes.
-    let sql = "insert into batch_counts select batch, task, max(attempt), -sum(completed), -sum(failed), \
-                 -sum(input_tokens), -sum(cached_tokens), -sum(output_tokens), -sum(reasoning_tokens) \
+    // The run that is over moves out of the way: its line is taken back, the tokens it spent stay accounted, its result goes.
+    let sql = "insert into batch_counts select batch, task, max(attempt), -sum(completed), -sum(failed), 0, 0, 0, 0 \
                from batch_counts where task = ?1 and batch = (select batch from tasks where id = ?1) \
                group by batch, task; \
                insert into attempts select task, attempt, ?2, upstream, error, \

@@ -99,13 +99,12 @@ struct Times {
     expires_at: UnixMs,
 }
 
-/// The deadline counts from acceptance, or from the moment that the client named; a `delay` is part of the time to live.
+/// The deadline counts from acceptance: waiting for a start is part of the time to live.
 fn times(now: UnixMs, task: &NewTask) -> Times {
     let after = |from: UnixMs, wait: Duration| UnixMs(from.0 + millis(wait));
     let horizon = after(now, Duration::MAX);
-    let named = task.run_at.map(|run_at| run_at.clamp(now, horizon));
-    let ready_at = named.unwrap_or(after(now, task.delay));
-    let expires_at = after(named.unwrap_or(now), task.policy.ttl);
+    let ready_at = task.run_at.map_or(after(now, task.delay), |run_at| run_at.clamp(now, horizon));
+    let expires_at = after(now, task.policy.ttl);
     let patience = task.policy.queue_timeout.map_or(expires_at, |wait| after(ready_at, wait));
     let (state, wake_at) =
         if ready_at > now { (State::Scheduled, ready_at) } else { (State::Queued, patience) };

@@ -220,14 +220,14 @@ async fn batch_counts_follow_retries_to_the_close() {
     };
     assert_eq!(counts().await, (3, 1, 1, 14));
     assert!(matches!(db.store.retry(P, b).await.unwrap(), Some(Retried::Applied(..))));
-    assert_eq!(counts().await, (3, 1, 0, 7));
+    assert_eq!(counts().await, (3, 1, 0, 14));
     assert!(db.store.close_batches(9).await.unwrap().is_empty());
     db.store.cancel_batch(P, id).await.unwrap();
     let mut stopped: Vec<_> =
         db.store.cancel_batch_tasks(9).await.unwrap().iter().map(|change| change.task).collect();
     stopped.sort();
     assert_eq!(stopped, [b, c]);
-    assert_eq!(counts().await, (3, 1, 2, 7));
+    assert_eq!(counts().await, (3, 1, 2, 14));
     assert_eq!(db.store.close_batches(9).await.unwrap(), [id]);
     assert_eq!(db.store.retry(P, b).await.unwrap(), Some(Retried::BatchClosed));
     let page = db.store.batches(P, None, 10).await.unwrap();

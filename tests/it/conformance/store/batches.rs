@@ -68,13 +68,18 @@ async fn counts_and_close(store: &dyn Store) {
     assert_eq!(applied(finish(store, &completed(&first)).await).batch, Some(batch.id));
     finish(store, &completed(&first)).await;
     let second = claim(store, worker, tasks[1].id).await;
-    applied(finish(store, &failed(&second)).await);
+    assert_eq!(find(store, &batch).await.usage, USAGE, "a repeat counts once");
+    let mut lost = failed(&second);
+    lost.ending.usage = Some(USAGE);
+    applied(finish(store, &lost).await);
     assert_eq!(counts(&find(store, &batch).await), (3, 1, 1), "a repeat counts once");
-    assert_eq!(find(store, &batch).await.usage, USAGE);
+    let spent = find(store, &batch).await.usage;
+    assert_eq!(spent.output_tokens, 2 * USAGE.output_tokens);
 
     let met = store.retry(batch.project, tasks[1].id).await.expect("retry");
     assert!(matches!(met, Some(Retried::Applied(..))));
     assert_eq!(counts(&find(store, &batch).await), (3, 1, 0), "a retry takes its line back");
+    assert_eq!(find(store, &batch).await.usage, spent, "tokens are spent for good");
     store.cancel(batch.project, tasks[2].id, "Enough.").await.expect("cancel");
     assert_eq!(counts(&find(store, &batch).await), (3, 1, 1));
     store.close_batches(1000).await.expect("close");

@@ -136,7 +136,13 @@ async fn later(store: &dyn Store) {
     assert_eq!((task.state, task.run_at), (State::Scheduled, Some(task.created_at.plus(LONG))));
     let named =
         NewTask { delay: LONG, run_at: Some(task.created_at.plus(Duration::from_secs(9))), ..new_task() };
-    assert_eq!(accept(store, &named).await.run_at, named.run_at);
+    let task = accept(store, &named).await;
+    assert_eq!(task.run_at, named.run_at);
+    assert_eq!(
+        task.expires_at,
+        task.created_at.plus(named.policy.ttl),
+        "the wait is part of the time to live"
+    );
     let past = NewTask { delay: LONG, run_at: Some(shared::clock::UnixMs(1)), ..new_task() };
     let task = accept(store, &past).await;
     assert_eq!((task.state, task.run_at), (State::Queued, None));
