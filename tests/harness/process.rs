@@ -109,20 +109,19 @@ pub(crate) fn last_words(log: &Path) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// A program of this workspace, as built beside the running test.
+/// A program of this workspace, as built beside the running one.
 ///
 /// # Errors
-/// The test does not run from cargo's target folder.
+/// The running program is not in cargo's target folder.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     Ok(profile_folder()?.join(name))
 }
 
-/// `target/<profile>`: the running test is in its `deps`.
+/// `target/<profile>`: a running test is in its `deps`.
 pub(crate) fn profile_folder() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder =
-        test.parent().and_then(Path::parent).context("the test does not run from cargo's target folder")?;
-    Ok(folder.to_owned())
+    let running = std::env::current_exe()?;
+    let mut folders = running.ancestors().skip(1).skip_while(|folder| folder.ends_with("deps"));
+    Ok(folders.next().context("the running program is not in cargo's target folder")?.to_owned())
 }
 
 /// Runs `longhaul` to its end, within 30 s.

@@ -78,7 +78,7 @@ pub async fn fresh_database() -> anyhow::Result<String> {
     named(&server_url()?, &name)
 }
 
-/// A Redis process without persistence.
+/// A Redis process of one's own.
 #[derive(Debug)]
 pub struct Redis {
     /// The process: it may be stopped and killed.
@@ -89,18 +89,29 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts one without persistence and waits until it answers.
     ///
     /// # Errors
     /// It does not start.
     pub async fn start(logs: &Path) -> anyhow::Result<Self> {
+        Self::with(&["--appendonly", "no"], logs).await
+    }
+
+    /// Starts one as operators run it: every write is in a file within a second.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn durable(logs: &Path) -> anyhow::Result<Self> {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "everysec"], logs).await
+    }
+
+    async fn with(persistence: &[&str], logs: &Path) -> anyhow::Result<Self> {
         let server = env("LONGHAUL_TEST_REDIS_SERVER").map_or("redis-server".into(), PathBuf::from);
         let folder = tempfile::tempdir()?;
         let port = free_address()?.port().to_string();
-        let settings =
-            ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"];
+        let settings = ["--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", "noeviction"];
         let command = |command: &mut std::process::Command| {
-            command.args(["--port", &port]).args(settings).arg("--dir").arg(folder.path());
+            command.args(["--port", &port]).args(settings).args(persistence).arg("--dir").arg(folder.path());
         };
         let mut process = Process::start("redis", &server, command, logs)?;
         let url = format!("redis://127.0.0.1:{port}");
