@@ -49,8 +49,9 @@ macro_rules! spent {
     () => {
         concat!(
             "missed as materialized (
-               select * from input i
-               where i.input is not null and not exists (select from done where done.id = i.id and done.attempt = i.attempt)
+               select * from unnest($1::uuid[], $2::int[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
+                 as i(id, attempt, upstream, error, input, cached, output, reasoning)
+               where i.input is not null and (i.id, i.attempt) not in (select id, attempt from done)
              ), spent as (",
             note!(
                 "missed i where exists (select from tasks where id = i.id) and not exists (
@@ -65,34 +66,44 @@ macro_rules! spent {
 macro_rules! input {
     ($types:literal, $names:literal) => {
         concat!(
-            "with input as materialized (
-               select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::text[],
-                 $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], ",
+            "unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::text[],
+               $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], ",
             $types,
             ") as i(id, attempt, floor, upstream, error, input, cached, output, reasoning, ",
             $names,
-            ")), "
+            ") "
         )
     };
 }
 
+/// What a taken row hands on to the inserts beside it, so that nothing has to be joined again.
+macro_rules! handed_on {
+    () => {
+        ", i.upstream, i.error, i.input, i.cached, i.output, i.reasoning "
+    };
+}
+
 const FINISH: &str = concat!(
-    input!("$10::text[], $11::smallint[], $12::text[], $13::text[]", "state, status, content_type, request_id"),
-    "done as (
+    "with done as (
        update tasks t set state = i.state, finished_at = (select now_ms()), wake_at = null, started_by = null,
          result_expires_at = (select now_ms()) + p.result_ttl_ms, last_seq = greatest(t.last_seq + 1, i.floor)
-       from input i, payloads p
-       where t.id = i.id and p.task = i.id and t.attempt = i.attempt and t.state = 'in_progress'
+       from ",
+    input!(
+        "$10::text[], $11::smallint[], $12::text[], $13::text[], $14::bytea[], $15::text[], $16::bigint[]",
+        "state, status, content_type, request_id, body, object, object_len"
+    ),
+    "join payloads p on p.task = i.id
+       where t.id = i.id and t.attempt = i.attempt and t.state = 'in_progress'
        returning",
     change_columns!(),
-    "), kept as (
+    handed_on!(),
+    ", i.status, i.content_type, i.request_id, i.body, i.object, i.object_len
+     ), kept as (
        insert into results (task, attempt, upstream, error, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
          status, content_type, request_id, body, object, object_len)
-       select i.id, i.attempt, i.upstream, i.error, i.input, i.cached, i.output, i.reasoning,
-         i.status, i.content_type, i.request_id, b.body, b.object, b.object_len
-       from done join input i on i.id = done.id and i.attempt = done.attempt
-       join unnest($1::uuid[], $2::int[], $14::bytea[], $15::text[], $16::bigint[])
-         as b(id, attempt, body, object, object_len) on b.id = done.id and b.attempt = done.attempt
+       select id, attempt, upstream, error, input, cached, output, reasoning,
+         status, content_type, request_id, body, object, object_len
+       from done
        on conflict (task) do update set attempt = excluded.attempt, upstream = excluded.upstream, error = excluded.error,
          input_tokens = excluded.input_tokens, cached_tokens = excluded.cached_tokens,
          output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens,
@@ -101,33 +112,34 @@ const FINISH: &str = concat!(
      ), counted as (
        insert into batch_counts (batch, task, attempt, completed, failed,
          input_tokens, cached_tokens, output_tokens, reasoning_tokens)
-       select done.batch, done.id, done.attempt, (done.state = 'completed')::int, (done.state <> 'completed')::int,
-         coalesce(i.input, 0), coalesce(i.cached, 0), coalesce(i.output, 0), coalesce(i.reasoning, 0)
-       from done join input i on i.id = done.id and i.attempt = done.attempt where done.batch is not null
+       select batch, id, attempt, (state = 'completed')::int, (state <> 'completed')::int,
+         coalesce(input, 0), coalesce(cached, 0), coalesce(output, 0), coalesce(reasoning, 0)
+       from done where batch is not null
      ), ",
     spent!(),
-    "select * from done"
+    "select id, project, batch, attempt, last_seq, state from done"
 );
 
 const AGAIN: &str = concat!(
-    input!("$10::bigint[], $11::bool[]", "delay, charged"),
-    "done as (
+    "with done as (
        update tasks t set state = 'scheduled', started_by = null, ready_at = (select now_ms()) + i.delay,
          wake_at = least((select now_ms()) + i.delay, t.expires_at), failures = t.failures + i.charged::int,
          last_seq = greatest(t.last_seq + 1, i.floor)
-       from input i
-       where t.id = i.id and t.attempt = i.attempt and t.state = 'in_progress'
+       from ",
+    input!("$10::bigint[], $11::bool[]", "delay, charged"),
+    "where t.id = i.id and t.attempt = i.attempt and t.state = 'in_progress'
        returning",
     change_columns!(),
+    handed_on!(),
     "), kept as (
        insert into results (task, attempt, upstream, error)
-       select i.id, i.attempt, i.upstream, i.error from done join input i on i.id = done.id and i.attempt = done.attempt
+       select id, attempt, upstream, error from done
        on conflict (task) do update set attempt = excluded.attempt, upstream = excluded.upstream, error = excluded.error
      ), noted as (",
-    note!("done join input i on i.id = done.id and i.attempt = done.attempt"),
+    note!("done i"),
     "), ",
     spent!(),
-    "select * from done"
+    "select id, project, batch, attempt, last_seq, state from done"
 );
 
 fn bind<'q>(query: Query<'q, Postgres, PgArguments>, ends: &[End<'_>]) -> Query<'q, Postgres, PgArguments> {

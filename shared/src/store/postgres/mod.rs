@@ -43,10 +43,31 @@ const VERB: Duration = Duration::from_secs(40);
 /// A connection that has rested for longer is tried before it is used.
 const RESTED: Duration = Duration::from_secs(1);
 
+/// Settings of every connection.
+const BOUNDS: [(&str, &str); 4] = [
+    ("jit", "off"),
+    // What is wanted is a few rows by their ids or in their order: a merge reads a whole index to begin with.
+    ("enable_mergejoin", "off"),
+    ("statement_timeout", "30s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+];
+/// A plan made while a table was empty scans it for ever: each statement is planned for its own arrays and filters.
+const PLANNED: [(&str, &str); 1] = [("plan_cache_mode", "force_custom_plan")];
+/// The statements of a task's way are planned once per connection: planning would be a third of their cost. All of them look
+/// rows up by their ids, so that nothing is left to decide once scans and joins of whole tables are out.
+const PINNED: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+];
+
 /// [`Store`] on Postgres. Cheap to clone.
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
+    /// For statements that look rows up by their ids.
+    pinned: PgPool,
 }
 
 impl PostgresStore {
@@ -55,32 +76,15 @@ impl PostgresStore {
     /// # Errors
     /// [`Error::Broken`] if the URL makes no sense, [`Error::Unavailable`] with the cause if nothing answers there.
     pub async fn open(url: &str, connections: u32) -> Result<Self> {
-        let options = url.parse::<PgConnectOptions>()?.application_name("longhaul").options([
-            // A plan made while a table was empty scans it for ever: plan each statement for its own arrays.
-            ("plan_cache_mode", "force_custom_plan"),
-            // And what is wanted is a few rows by their ids or in their order: a merge reads a whole index to begin with.
-            ("enable_mergejoin", "off"),
-            ("jit", "off"),
-            ("statement_timeout", "30s"),
-            ("idle_in_transaction_session_timeout", "5s"),
-        ]);
+        let options = url.parse::<PgConnectOptions>()?.application_name("longhaul").options(BOUNDS);
         // The pool would hide why: it tries again until its time is up.
         let first = within(CONNECT, async { Ok(PgConnection::connect_with(&options).await?.close().await?) });
         first.await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections.max(1))
-            .acquire_timeout(ACQUIRE)
-            .test_before_acquire(false)
-            .before_acquire(|connection, rest| {
-                Box::pin(async move {
-                    if rest.idle_for > RESTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+        let planned = (connections / 4).max(1);
+        Ok(Self {
+            pool: pool(options.clone().options(PLANNED), planned),
+            pinned: pool(options.options(PINNED), connections.saturating_sub(planned).max(1)),
+        })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -114,6 +118,22 @@ impl PostgresStore {
     }
 }
 
+fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE)
+        .test_before_acquire(false)
+        .before_acquire(|connection, rest| {
+            Box::pin(async move {
+                if rest.idle_for > RESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
 /// A deadline for what waits on the network.
 async fn within<T>(limit: Duration, verb: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(limit, verb).await.unwrap_or(Err(Error::Unavailable(sqlx::Error::PoolTimedOut)))
@@ -131,26 +151,26 @@ impl Store for PostgresStore {
     }
 
     async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
-        within(VERB, submit::submit(&self.pool, tasks)).await
+        within(VERB, submit::submit(&self.pinned, tasks)).await
     }
     async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
         within(VERB, batches::create(&self.pool, batch, tasks)).await
     }
 
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
-        within(VERB, read::get(&self.pool, project, id)).await
+        within(VERB, read::get(&self.pinned, project, id)).await
     }
     async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
         within(VERB, read::list(&self.pool, project, query)).await
     }
     async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>> {
-        within(VERB, read::payload(&self.pool, project, id)).await
+        within(VERB, read::payload(&self.pinned, project, id)).await
     }
     async fn answer(&self, project: ProjectId, id: TaskId) -> Result<Option<Answer>> {
-        within(VERB, read::answer(&self.pool, project, id)).await
+        within(VERB, read::answer(&self.pinned, project, id)).await
     }
     async fn glance(&self, ids: &[TaskId]) -> Result<Vec<Change>> {
-        within(VERB, read::glance(&self.pool, ids)).await
+        within(VERB, read::glance(&self.pinned, ids)).await
     }
     async fn position(&self, project: ProjectId, id: TaskId) -> Result<Option<u64>> {
         within(VERB, read::position(&self.pool, project, id)).await
@@ -196,16 +216,16 @@ impl Store for PostgresStore {
         within(VERB, worker::retire(&self.pool, worker)).await
     }
     async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
-        within(VERB, worker::claim(&self.pool, worker, ids)).await
+        within(VERB, worker::claim(&self.pinned, worker, ids)).await
     }
     async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>> {
         within(VERB, worker::claim_ready(&self.pool, worker, queues, limit)).await
     }
     async fn finish(&self, ends: &[Finish]) -> Result<Vec<Finished>> {
-        within(VERB, finish::finish(&self.pool, ends)).await
+        within(VERB, finish::finish(&self.pinned, ends)).await
     }
     async fn again(&self, agains: &[Again]) -> Result<Vec<Finished>> {
-        within(VERB, finish::again(&self.pool, agains)).await
+        within(VERB, finish::again(&self.pinned, agains)).await
     }
     async fn release(&self, worker: WorkerId, claims: &[(TaskId, u32)]) -> Result<Vec<Change>> {
         within(VERB, worker::release(&self.pool, worker, claims)).await
