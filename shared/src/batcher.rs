@@ -1,17 +1,21 @@
 //! Group commit: many callers, one round trip. Submits and finishes commit through it.
 
 use std::{future::Future, sync::Arc, time::Duration};
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{Mutex, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::sleep,
+};
 
 /// How a batcher gathers.
 #[derive(Debug, Clone, Copy)]
 pub struct Gather {
     /// Most items of one flush.
     pub items_max: usize,
-    /// How long a flush may wait for more items while another flush is under way. An idle batcher flushes at once.
+    /// How long gathered items wait for a flush that is under way, and so for more of their kind: long enough for any healthy
+    /// commit, short enough for one that hangs. An idle batcher flushes at once.
     pub linger: Duration,
-    /// Flushes under way at once.
+    /// Flushes under way at once, when each is full or the one before it hangs.
     pub lanes: usize,
     /// Items waiting before callers wait too.
     pub backlog_max: usize,
@@ -19,7 +23,7 @@ pub struct Gather {
 
 impl Default for Gather {
     fn default() -> Self {
-        Self { items_max: 128, linger: Duration::from_millis(2), lanes: 2, backlog_max: 4096 }
+        Self { items_max: 128, linger: Duration::from_millis(10), lanes: 4, backlog_max: 4096 }
     }
 }
 
@@ -50,8 +54,9 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     {
         let (sender, receiver) = mpsc::channel(gather.backlog_max);
         let receiver = Arc::new(Mutex::new(receiver));
+        let flushing = Flushing(Arc::new(watch::Sender::new(0)));
         for _ in 0..gather.lanes.max(1) {
-            tasks.spawn(lane(receiver.clone(), gather, flush.clone()));
+            tasks.spawn(lane(receiver.clone(), flushing.clone(), gather, flush.clone()));
         }
         Self { sender }
     }
@@ -72,37 +77,66 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
 
 type Waiting<T, R> = Arc<Mutex<mpsc::Receiver<(T, oneshot::Sender<R>)>>>;
 
-async fn lane<T, R, F, Fut>(waiting: Waiting<T, R>, gather: Gather, flush: F)
+/// The number of flushes under way.
+#[derive(Clone)]
+struct Flushing(Arc<watch::Sender<usize>>);
+
+impl Flushing {
+    /// Counts a flush until the guard is dropped, even by a panic.
+    fn begin(&self) -> impl Drop {
+        struct Guard(Flushing);
+
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.0.send_modify(|count| *count -= 1);
+            }
+        }
+
+        self.0.send_modify(|count| *count += 1);
+        Guard(self.clone())
+    }
+
+    /// Waits until none is.
+    async fn none(&self) {
+        // The sender is part of self: the channel is open.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+async fn lane<T, R, F, Fut>(waiting: Waiting<T, R>, flushing: Flushing, gather: Gather, flush: F)
 where
     F: Fn(Vec<T>) -> Fut,
     Fut: Future<Output = Vec<R>>,
 {
-    let mut idle = true;
     loop {
         let mut gathered = Vec::new();
-        {
+        let under_way = {
             // The lane that holds the lock gathers; the others flush or wait for their turn.
             let mut receiver = waiting.lock().await;
             if receiver.recv_many(&mut gathered, gather.items_max).await == 0 {
                 return;
             }
-            // A lane that has just flushed is under load: a little patience makes the next commit worth more.
-            if !idle && gathered.len() < gather.items_max {
-                let more = async {
-                    loop {
-                        let room = gather.items_max - gathered.len();
-                        if room == 0 || receiver.recv_many(&mut gathered, room).await == 0 {
-                            return;
-                        }
+            // While a commit is under way, a little patience makes the next one worth more.
+            let more = async {
+                loop {
+                    let room = gather.items_max - gathered.len();
+                    if room == 0 || receiver.recv_many(&mut gathered, room).await == 0 {
+                        return;
                     }
-                };
-                // Out of patience: flush what there is.
-                let _ = tokio::time::timeout(gather.linger, more).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = flushing.none() => {}
+                () = more => {}
+                () = sleep(gather.linger) => {}
             }
-            idle = gathered.len() == 1 && receiver.is_empty();
-        }
+            flushing.begin()
+        };
         let (items, answers): (Vec<T>, Vec<_>) = gathered.into_iter().unzip();
-        for (answer, reply) in flush(items).await.into_iter().zip(answers) {
+        let given = flush(items).await;
+        drop(under_way);
+        for (answer, reply) in given.into_iter().zip(answers) {
             // A caller that has left needs no answer.
             let _ = reply.send(answer);
         }
