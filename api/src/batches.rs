@@ -7,7 +7,6 @@ use crate::{
     list::{self, List, Pairs},
     parse::{self, JsonBody, MaybeJson},
     state::App,
-    tell::News,
     view::{self, UsageView},
     wanted,
 };
@@ -21,6 +20,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
     catalog::{self, Refusal},
+    news::News,
     objects::Part,
     store::{Batch, BatchState, Bell, NewBatch},
     task::{BatchId, BatchLine, Change, NewTask, Policy, QueueName, Relay, State as TaskState, TaskId},
@@ -254,7 +254,7 @@ async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), Api
         seq: 0,
         state: TaskState::Queued,
     });
-    app.teller.tell(News { bells: bells.collect(), changes: changes.collect() });
+    app.herald.tell(News { bells: bells.collect(), changes: changes.collect() });
     Ok(())
 }
 
@@ -340,7 +340,7 @@ pub(crate) async fn cancel(
         BatchState::Cancelling => {
             let stopped = timeout(DEADLINE, app.backends.store.cancel_batch_tasks(CANCEL_AT_ONCE)).await;
             match stopped {
-                Ok(Ok(changes)) => app.teller.tell(News { bells: Vec::new(), changes }),
+                Ok(Ok(changes)) => app.herald.changed(changes),
                 Ok(Err(error)) => {
                     tracing::debug!(batch = %id, error = &error as &dyn std::error::Error, "the sweep stops its tasks")
                 }

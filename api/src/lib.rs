@@ -23,7 +23,6 @@ mod state;
 mod stream;
 mod submit;
 mod tasks;
-mod tell;
 mod view;
 mod wait;
 mod wanted;

@@ -1,11 +1,12 @@
 //! What all requests share.
 
-use crate::{catalogue::Catalogue, gate::Rule, submit, tell::Teller, watcher::Watcher};
+use crate::{catalogue::Catalogue, gate::Rule, submit, watcher::Watcher};
 use shared::{
     backends::Backends,
     batcher::Batcher,
     clock::UnixMs,
     config::Config,
+    news::Herald,
     task::{NewTask, ProjectId},
 };
 use std::{net::IpAddr, sync::Arc};
@@ -28,7 +29,7 @@ pub(crate) struct AppState {
     /// Submits on their way to a common commit.
     pub(crate) submits: Batcher<NewTask, submit::Committed>,
     /// News of commits on their way to queue and watchers.
-    pub(crate) teller: Teller,
+    pub(crate) herald: Herald,
     /// Who watches which task.
     pub(crate) watcher: Watcher,
     /// Which models are served.
@@ -50,14 +51,14 @@ impl AppState {
         listen: IpAddr,
         stop: CancellationToken,
     ) -> App {
-        let teller = Teller::start(tasks, &backends);
+        let herald = Herald::start(tasks, &backends);
         let watcher = Watcher::start(tasks, backends.store.clone(), stop.clone());
-        let submits = submit::batcher(tasks, backends.store.clone(), teller.clone());
+        let submits = submit::batcher(tasks, backends.store.clone(), herald.clone());
         Arc::new(Self {
             rule: Rule::new(config.api.key.as_ref().map(shared::config::Secret::expose), listen),
             project: ProjectId::DEFAULT,
             submits,
-            teller,
+            herald,
             watcher,
             catalogue: Catalogue::new(backends.store.clone()),
             stop,

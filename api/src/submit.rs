@@ -7,7 +7,6 @@ use crate::{
     fetch::{self, DEADLINE},
     parse::JsonBody,
     state::App,
-    tell::{News, Teller},
     view::{self, Beside, TaskView},
     wait,
     wanted::{self, Wanted},
@@ -18,6 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use shared::{
     batcher::{Batcher, Gather},
     catalog,
+    news::{Herald, News},
     objects::Part,
     store::{self, Store, Submitted},
     task::{Idempotency, NewTask, Task, TaskId},
@@ -40,12 +40,12 @@ pub(crate) type Committed = Result<Submitted, Arc<store::Error>>;
 pub(crate) fn batcher(
     tasks: &mut JoinSet<()>,
     store: Arc<dyn Store>,
-    teller: Teller,
+    herald: Herald,
 ) -> Batcher<NewTask, Committed> {
-    Batcher::start(tasks, Gather::default(), move |gathered| commit(store.clone(), teller.clone(), gathered))
+    Batcher::start(tasks, Gather::default(), move |gathered| commit(store.clone(), herald.clone(), gathered))
 }
 
-async fn commit(store: Arc<dyn Store>, teller: Teller, tasks: Vec<NewTask>) -> Vec<Committed> {
+async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> Vec<Committed> {
     metrics::histogram!("longhaul_submit_batch_size").record(tasks.len() as f64);
     let answers = match store.submit(&tasks).await {
         // Perhaps only the reply was lost: the same ids make the repeat harmless.
@@ -63,7 +63,7 @@ async fn commit(store: Arc<dyn Store>, teller: Teller, tasks: Vec<NewTask>) -> V
                         .increment(1);
                 }
             }
-            teller.tell(News::of_submits(&answers));
+            herald.tell(News::of_submits(&answers));
             answers.into_iter().map(Ok).collect()
         }
         Err(error) => {

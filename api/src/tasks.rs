@@ -5,7 +5,6 @@ use crate::{
     fetch::{self, DEADLINE},
     parse::{self, MaybeJson},
     state::App,
-    tell::News,
     view::{self, Beside, TaskView},
     wait::{self, Until},
 };
@@ -17,6 +16,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use shared::{
+    news::News,
     store::{Cancelled, Deleted, Retried},
     task::{self, Task, TaskId},
 };
@@ -200,7 +200,7 @@ pub(crate) async fn stop(app: &App, id: TaskId, reason: Option<&str>) -> Result<
     }
     let cancelled = timeout(DEADLINE, app.backends.store.cancel(app.project, id, reason)).await??;
     if let Cancelled::Applied(change) = cancelled.ok_or_else(|| parse::no_task(id))? {
-        app.teller.changed(change);
+        app.herald.changed(vec![change]);
     }
     fetch::find(app, id).await
 }
@@ -227,7 +227,7 @@ pub(crate) async fn retry(
     let Nothing {} = body.as_deref().map_or(Ok(Nothing {}), parse::read)?;
     let retried = timeout(DEADLINE, app.backends.store.retry(app.project, id)).await??;
     match retried.ok_or_else(|| parse::no_task(id))? {
-        Retried::Applied(change, bell) => app.teller.tell(News { bells: vec![bell], changes: vec![change] }),
+        Retried::Applied(change, bell) => app.herald.tell(News { bells: vec![bell], changes: vec![change] }),
         Retried::Refused(state) => {
             let message = format!(
                 "Cannot retry a task with status '{state}': only failed, cancelled and expired ones."

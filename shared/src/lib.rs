@@ -23,6 +23,8 @@ pub mod backends;
 
 pub mod batcher;
 
+pub mod news;
+
 pub mod catalog;
 
 pub mod sweep;

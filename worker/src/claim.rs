@@ -5,7 +5,6 @@
 
 use crate::context::{Context, Hold, STORE_PATIENCE};
 use shared::{
-    events::announce,
     store::Claimed,
     task::{Change, State, WorkerId},
 };
@@ -32,8 +31,10 @@ pub(crate) struct Lease {
     pub(crate) stop: CancellationToken,
     /// When the claim was answered: time limits count from here.
     pub(crate) since: Instant,
-    _hold: Hold,
-    _slot: OwnedSemaphorePermit,
+    /// The slot: whoever calls the model holds it.
+    pub(crate) slot: OwnedSemaphorePermit,
+    /// The place in the register, until the end is written.
+    pub(crate) hold: Hold,
 }
 
 /// What is away, so that an outage is told once.
@@ -54,7 +55,7 @@ pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
             let Ok(id) = worker.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
             let claimed = next(&ctx, id, slots.num_permits(), &mut outage).await;
-            hand_over(&ctx, claimed, slots, &hand).await;
+            hand_over(&ctx, claimed, slots, &hand);
         }
     };
     // Dropped at any point nothing is lost: popped ids come again with the sweep, a claim without an owner is released.
@@ -135,7 +136,7 @@ async fn next(
     entered
 }
 
-async fn hand_over(
+fn hand_over(
     ctx: &Context,
     claimed: Vec<(Claimed, Hold, CancellationToken)>,
     mut slots: OwnedSemaphorePermit,
@@ -148,15 +149,14 @@ async fn hand_over(
             continue;
         };
         metrics::histogram!("longhaul_task_wait_seconds").record(claimed.waited.as_secs_f64());
-        let lease = Lease { claimed, stop, since: Instant::now(), _hold: hold, _slot: slot };
+        let lease = Lease { claimed, stop, since: Instant::now(), slot, hold };
         // The channel has room for every slot; it is closed only when the worker is gone, and then the heartbeat releases.
         if hand.try_send(lease).is_err() {
             tracing::error!("the worker takes no more attempts");
         }
     }
     drop(slots);
-    // Late is better than waiting: whoever watches looks at the row once a second anyway.
-    let _ = timeout(STORE_PATIENCE, announce(&*ctx.backends.events, &started)).await;
+    ctx.herald.changed(started);
 }
 
 /// The change that a claim is.

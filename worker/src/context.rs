@@ -9,6 +9,7 @@ use shared::{
     batcher::{Batcher, Gather},
     config::Config,
     events::{Append, Appended, Events},
+    news::Herald,
     store::UpstreamModels,
     task::{TaskId, WorkerId},
 };
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) servers: HashMap<String, Server>,
     /// Free slots.
     pub(crate) slots: Arc<Semaphore>,
+    /// Attempts whose call is over and whose end is being written, at most as many as there are slots.
+    pub(crate) endings: Semaphore,
     /// Held by the one attempt at a task that took its worker down twice.
     pub(crate) suspect: Semaphore,
     pub(crate) held: Held,
@@ -52,6 +55,7 @@ pub(crate) struct Context {
     /// Models of the upstreams, as noted last.
     pub(crate) noted: watch::Sender<Arc<[UpstreamModels]>>,
     pub(crate) shout: Shout,
+    pub(crate) herald: Herald,
     pub(crate) ends: Ends,
 }
 
@@ -63,17 +67,20 @@ impl Context {
         drain: CancellationToken,
         commits: &mut JoinSet<()>,
     ) -> anyhow::Result<Arc<Self>> {
+        let herald = Herald::start(commits, &backends);
         Ok(Arc::new(Self {
             drain,
             servers: client::open(&config)?,
             slots: Arc::new(Semaphore::new(slots(&config))),
+            endings: Semaphore::new(slots(&config)),
             suspect: Semaphore::new(1),
             held: Held::default(),
             worker: watch::Sender::new(None),
             claims: AtomicU64::new(0),
             noted: watch::Sender::new(Arc::new([])),
             shout: Shout::start(commits, backends.events.clone()),
-            ends: Ends::start(commits, &backends),
+            ends: Ends::start(commits, &backends.store, &herald),
+            herald,
             backends,
             config,
         }))
@@ -94,7 +101,7 @@ impl Context {
     }
 }
 
-/// Attempts at once, at least one.
+/// Calls at once, at least one.
 pub(crate) fn slots(config: &Config) -> usize {
     (config.worker.slots as usize).clamp(1, Semaphore::MAX_PERMITS)
 }

@@ -11,12 +11,11 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use shared::{
-    backends::Backends,
     batcher::{Batcher, Gather},
-    events::announce,
+    news::Herald,
     objects::{self, Part},
     store::{self, Again, Claimed, Finish, Finished, Store},
-    task::{Answer, Change, Ending, ErrorCode, State, TaskError, Usage},
+    task::{Answer, Ending, ErrorCode, State, TaskError, Usage},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -49,17 +48,18 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    pub(crate) fn start(commits: &mut JoinSet<()>, backends: &Backends) -> Self {
-        let (one, other) = (backends.clone(), backends.clone());
-        Self {
-            finishes: Batcher::start(commits, Gather::default(), move |items: Vec<Finish>| {
-                commit(one.clone(), items)
-            }),
-            agains: Batcher::start(commits, Gather::default(), move |items: Vec<Again>| {
-                commit(other.clone(), items)
-            }),
-        }
+    pub(crate) fn start(commits: &mut JoinSet<()>, store: &Arc<dyn Store>, herald: &Herald) -> Self {
+        Self { finishes: gather(commits, store, herald), agains: gather(commits, store, herald) }
     }
+}
+
+fn gather<T: Write + 'static>(
+    commits: &mut JoinSet<()>,
+    store: &Arc<dyn Store>,
+    herald: &Herald,
+) -> Batcher<T, Option<Finished>> {
+    let (store, herald) = (store.clone(), herald.clone());
+    Batcher::start(commits, Gather::default(), move |items| commit(store.clone(), herald.clone(), items))
 }
 
 /// Something that the store writes in groups.
@@ -80,9 +80,9 @@ impl Write for Again {
 }
 
 /// Commits a group and tells the watchers. `None` for what could not be written.
-async fn commit<T: Write>(backends: Backends, items: Vec<T>) -> Vec<Option<Finished>> {
-    let store = &*backends.store;
-    let written = match persist(store, &items).await {
+async fn commit<T: Write>(store: Arc<dyn Store>, herald: Herald, items: Vec<T>) -> Vec<Option<Finished>> {
+    let store = &*store;
+    let written: Vec<_> = match persist(store, &items).await {
         Ok(written) => written.into_iter().map(Some).collect(),
         // One row that cannot be written must not take its neighbours along.
         Err(_) if items.len() > 1 => {
@@ -106,9 +106,7 @@ async fn commit<T: Write>(backends: Backends, items: Vec<T>) -> Vec<Option<Finis
         Some(Finished::Applied(change)) => Some(change.clone()),
         _ => None,
     };
-    let changes: Vec<Change> = written.iter().filter_map(applied).collect();
-    // Late is better than waiting: whoever watches looks at the row once a second anyway.
-    let _ = timeout(STORE_PATIENCE, announce(&*backends.events, &changes)).await;
+    herald.changed(written.iter().filter_map(applied).collect());
     written
 }
 

@@ -22,18 +22,21 @@ use tokio::time::{Instant, timeout, timeout_at};
 const SUSPECT_CRASHES: u32 = 2;
 
 /// Runs the attempt and writes what it came to. A stopped attempt writes nothing but the tokens it spent.
+///
+/// Its slot is free for the next call as soon as its own is over, while its end is being written.
 pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infallible> {
-    let claimed = &lease.claimed;
+    let Lease { claimed, stop, since, slot, hold: _hold } = lease;
+    let claimed = &claimed;
     let begun = Instant::now();
     let mut spent = None;
     let mut upstream = None;
-    let mut teller = Teller::new(ctx.shout.clone(), claimed, lease.stop.clone());
-    let deadline = lease.since + claimed.execution_timeout.min(claimed.time_left);
+    let mut teller = Teller::new(ctx.shout.clone(), claimed, stop.clone());
+    let deadline = since + claimed.execution_timeout.min(claimed.time_left);
     let running =
         AssertUnwindSafe(execute(ctx, claimed, &mut teller, &mut spent, &mut upstream)).catch_unwind();
     let outcome = tokio::select! {
         biased;
-        () = lease.stop.cancelled() => None,
+        () = stop.cancelled() => None,
         outcome = timeout_at(deadline, running) => Some(match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => Err(panicked()),
@@ -42,6 +45,8 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     };
     metrics::histogram!("longhaul_task_run_seconds").record(begun.elapsed().as_secs_f64());
     count(spent.as_ref());
+    let _ending = ctx.endings.acquire().await;
+    drop(slot);
     let told = Told { floor: teller.floor(), upstream, usage: spent };
     match outcome {
         Some(outcome) => settle(ctx, claimed, decide(claimed, outcome, fastrand::f64()), told).await,

@@ -1,9 +1,9 @@
-//! News of commits, told after the answer: bells to the queue, changes to the watchers.
+//! News of commits, told beside the work: bells to the queue, changes to the watchers, each process's in the order of its commits.
 //!
 //! Best effort by design: what is lost here the sweep and the watchers' own look at the rows bring back. So a full pipeline
-//! drops news instead of making a client wait for them.
+//! drops news instead of making a client or a slot wait for them.
 
-use shared::{
+use crate::{
     backends::Backends,
     events::{Events, announce},
     queue::Queue,
@@ -22,43 +22,46 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What one commit has to tell.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub struct News {
     /// Tasks that are ready.
-    pub(crate) bells: Vec<Bell>,
+    pub bells: Vec<Bell>,
     /// Tasks that changed.
-    pub(crate) changes: Vec<Change>,
+    pub changes: Vec<Change>,
 }
 
 /// Takes news. When the last clone is gone, what is there is told, and the telling ends.
 #[derive(Clone)]
-pub(crate) struct Teller {
+pub struct Herald {
     sender: mpsc::Sender<News>,
 }
 
-impl Teller {
+impl Herald {
     /// Starts the telling on `tasks`.
-    pub(crate) fn start(tasks: &mut JoinSet<()>, backends: &Backends) -> Self {
+    pub fn start(tasks: &mut JoinSet<()>, backends: &Backends) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         tasks.spawn(run(receiver, backends.queue.clone(), backends.events.clone()));
         Self { sender }
     }
 
     /// Hands news in and does not wait.
-    pub(crate) fn tell(&self, news: News) {
+    pub fn tell(&self, news: News) {
         if self.sender.try_send(news).is_err() {
             metrics::counter!("longhaul_news_dropped_total").increment(1);
         }
     }
 
-    /// News of one change.
-    pub(crate) fn changed(&self, change: Change) {
-        self.tell(News { bells: Vec::new(), changes: vec![change] });
+    /// Hands in news of changes that ring no bell.
+    pub fn changed(&self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.tell(News { bells: Vec::new(), changes });
+        }
     }
 }
 
 impl News {
     /// News of tasks that were just accepted.
-    pub(crate) fn of_submits(answers: &[Submitted]) -> Self {
+    #[must_use]
+    pub fn of_submits(answers: &[Submitted]) -> Self {
         let accepted = answers.iter().filter_map(|answer| match answer {
             Submitted::Accepted(task) => Some(task.as_ref()),
             _ => None,
