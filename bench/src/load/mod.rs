@@ -1,0 +1,5 @@
+//! The load: requests as a client sends them, and how it learns that a task has ended.
+
+pub(crate) mod connection;
+pub(crate) mod follow;
+pub(crate) mod submit;
