@@ -4,7 +4,7 @@ use crate::{
     config::{Config, Mode},
     events::{Events, MemoryEvents, RedisEvents},
     objects::Objects,
-    queue::{MemoryQueue, Queue, RedisQueue},
+    queue::{MemoryQueue, Queue, SortedQueue},
     store::{PostgresStore, SqliteStore, Store},
 };
 use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
@@ -57,7 +57,7 @@ impl Backends {
                     .await
                     .map_err(|error| unopened("cannot use the Postgres database")(&error))?;
                 store.check().await.map_err(|error| unopened("cannot use the Postgres database")(&error))?;
-                let queue = RedisQueue::open(redis_url.expose(), &config.lanes, config.window)
+                let queue = SortedQueue::open(redis_url.expose(), &config.lanes, config.window)
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
                 let events = RedisEvents::open(redis_url.expose())

@@ -4,11 +4,11 @@
 //! the claim is guarded. `tests/it/conformance/queue.rs` holds every implementation to the docs below.
 
 mod memory;
-mod redis;
 mod rotation;
+mod sorted;
 
-pub use self::redis::RedisQueue;
 pub use memory::MemoryQueue;
+pub use sorted::SortedQueue;
 
 use crate::{
     store::Bell,

@@ -8,7 +8,7 @@ mod store;
 use harness::{Redis, available, fresh_database, logs_folder};
 use shared::{
     events::{MemoryEvents, RedisEvents},
-    queue::{MemoryQueue, RedisQueue},
+    queue::{MemoryQueue, SortedQueue},
     store::{PostgresStore, SqliteStore, Store},
 };
 
@@ -35,10 +35,10 @@ async fn queue_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn queue_in_redis() -> anyhow::Result<()> {
+async fn queue_in_sorted_sets() -> anyhow::Result<()> {
     if available() {
         let redis = Redis::start(&logs_folder()?).await?;
-        queue::all(&RedisQueue::open(&redis.url, &queue::lanes(), queue::WINDOW).await?).await;
+        queue::all(&SortedQueue::open(&redis.url, &queue::lanes(), queue::WINDOW).await?).await;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ const WAIT_MIN: f64 = 0.001;
 type Popped = Option<(Value, Vec<(Vec<u8>, Value)>)>;
 
 /// The doorbell in Redis.
-pub struct RedisQueue {
+pub struct SortedQueue {
     link: Link,
     lanes: Vec<Keys>,
     window: usize,
@@ -68,7 +68,7 @@ impl From<RedisError> for Error {
     }
 }
 
-impl RedisQueue {
+impl SortedQueue {
     /// Connects, within 5 s.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ fn ids(members: Vec<Vec<u8>>) -> Vec<TaskId> {
 }
 
 #[async_trait]
-impl Queue for RedisQueue {
+impl Queue for SortedQueue {
     async fn push(&self, bells: &[Bell]) -> Result<usize> {
         let mut taken = 0;
         for part in bells.chunks(BELLS_MAX) {
