@@ -3,6 +3,7 @@
 //! It may lose everything at any moment: `sweep` refills it from the store, and a stale or duplicate id is harmless because
 //! the claim is guarded. `tests/it/conformance/queue.rs` holds every implementation to the docs below.
 
+mod blocking;
 mod memory;
 mod rotation;
 mod sorted;
@@ -15,12 +16,23 @@ use crate::{
     task::{QueueName, TaskId},
 };
 use async_trait::async_trait;
+use redis::RedisError;
 use std::time::Duration;
+use uuid::Uuid;
+
+/// Lanes are numbered in one byte.
+const LANES_MAX: usize = 200;
 
 /// The transport is away; nothing is lost, the sweep rings again.
 #[derive(Debug, thiserror::Error)]
 #[error("the queue is unavailable")]
 pub struct Error(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+impl From<RedisError> for Error {
+    fn from(error: RedisError) -> Self {
+        Self(Box::new(error))
+    }
+}
 
 /// Shorthand of this module's results.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -51,4 +63,17 @@ pub trait Queue: Send + Sync {
 
     /// Ids in the lane.
     async fn depth(&self, lane: &QueueName) -> Result<usize>;
+}
+
+/// The places of the lanes asked for, each once. An unknown lane has none.
+fn places(asked: &[QueueName], place: impl Fn(&QueueName) -> Option<usize>) -> Vec<usize> {
+    let mut places: Vec<usize> = asked.iter().filter_map(place).collect();
+    places.sort_unstable();
+    places.dedup();
+    places
+}
+
+/// Ids from their bytes. What is no id was put there by somebody else and is dropped.
+fn ids(bytes: impl IntoIterator<Item = Vec<u8>>) -> Vec<TaskId> {
+    bytes.into_iter().filter_map(|bytes| Uuid::from_slice(&bytes).ok().map(TaskId)).collect()
 }
