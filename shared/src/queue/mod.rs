@@ -3,11 +3,13 @@
 //! It may lose everything at any moment: `sweep` refills it from the store, and a stale or duplicate id is harmless because
 //! the claim is guarded. `tests/it/conformance/queue.rs` holds every implementation to the docs below.
 
+mod apalis;
 mod blocking;
 mod memory;
 mod rotation;
 mod sorted;
 
+pub use apalis::{ApalisQueue, WINDOW_MAX as APALIS_WINDOW_MAX};
 pub use memory::MemoryQueue;
 pub use sorted::SortedQueue;
 
@@ -46,19 +48,44 @@ pub struct Lane {
     pub weight: u32,
 }
 
+/// The way through Redis. `docs/decisions/0001-queue-transports.md` compares them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// [`SortedQueue`].
+    Sorted,
+    /// [`ApalisQueue`].
+    Apalis,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sorted, Self::Apalis];
+
+    /// The name, as it is set.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sorted => "sorted",
+            Self::Apalis => "apalis",
+        }
+    }
+}
+
 /// The doorbell.
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Rings for ready tasks. An id that is already there stays as it is; ids beyond the window (`window` per lane) are
-    /// dropped: the sweep brings them when there is room. Returns how many were taken in.
+    /// dropped: the sweep brings them when there is room. Of one lane's bells the first are taken. Returns how many were taken in.
     async fn push(&self, bells: &[Bell]) -> Result<usize>;
 
     /// Up to `max` ids of these lanes, waiting up to `wait` for the first. While several lanes have work they are served by
-    /// weight; inside a lane by priority (higher first), then fair between projects, then by age. An id is given to one
-    /// caller only.
+    /// weight. An id is given to one caller only.
+    ///
+    /// Inside a lane the order is the transport's: [`MemoryQueue`] and [`SortedQueue`] go by priority (higher first), then fair
+    /// between projects, then by age. [`ApalisQueue`] is first in, first out, and by age among ids that came in together.
     ///
     /// # Cancel safety
-    /// Dropping the future may lose ids that were just popped: the sweep brings them again.
+    /// Dropping the future may lose ids that were just popped: the sweep brings them again, and they may be pushed at once.
     async fn pop(&self, lanes: &[QueueName], max: usize, wait: Duration) -> Result<Vec<TaskId>>;
 
     /// Ids in the lane.
