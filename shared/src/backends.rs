@@ -4,7 +4,7 @@ use crate::{
     config::{Config, Mode},
     events::{Events, MemoryEvents, RedisEvents},
     objects::Objects,
-    queue::{MemoryQueue, Queue, RedisQueue},
+    queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
     store::{PostgresStore, SqliteStore, Store},
 };
 use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
@@ -57,7 +57,7 @@ impl Backends {
                     .await
                     .map_err(|error| unopened("cannot use the Postgres database")(&error))?;
                 store.check().await.map_err(|error| unopened("cannot use the Postgres database")(&error))?;
-                let queue = RedisQueue::open(redis_url.expose(), &config.lanes, config.window)
+                let queue = queue_at(redis_url.expose(), config)
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
                 let events = RedisEvents::open(redis_url.expose())
@@ -66,7 +66,7 @@ impl Backends {
                 let objects = config.objects.url.as_deref().map(object_store_at).transpose()?;
                 Ok(Self {
                     store: Arc::new(store),
-                    queue: Arc::new(queue),
+                    queue,
                     events: Arc::new(events),
                     objects: Objects::new(objects, config.objects.inline_bytes_max),
                 })
@@ -93,6 +93,13 @@ impl Backends {
             objects: Objects::new(Some(objects), config.objects.inline_bytes_max),
         })
     }
+}
+
+async fn queue_at(url: &str, config: &Config) -> queue::Result<Arc<dyn Queue>> {
+    Ok(match config.transport {
+        Transport::Sorted => Arc::new(SortedQueue::open(url, &config.lanes, config.window).await?),
+        Transport::Apalis => Arc::new(ApalisQueue::open(url, &config.lanes, config.window).await?),
+    })
 }
 
 fn folder_store(folder: &Path) -> Result<Arc<dyn ObjectStore>, Unopened> {

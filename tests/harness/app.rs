@@ -15,13 +15,15 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Which of the two modes.
+/// Which of the two modes, the distributed one with either transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// One process on SQLite.
     Embedded,
     /// Many processes on Postgres and Redis.
     Distributed,
+    /// The same, with `queue.transport` = `apalis`.
+    Apalis,
 }
 
 /// What a test wishes for.
@@ -70,6 +72,7 @@ impl App {
     pub fn with(mode: Mode) -> Builder {
         Builder { mode, apis: 1, workers: 1, upstream: None, env: Vec::new() }
             .env("LONGHAUL_DATABASE__CONNECTIONS", "8")
+            .env("LONGHAUL_QUEUE__TRANSPORT", if mode == Mode::Apalis { "apalis" } else { "sorted" })
     }
 
     /// The client of the first API.
@@ -195,7 +198,7 @@ impl Builder {
             None => serve(&model, &mut serving).await?,
         };
         let (mut redis, mut database) = (None, None);
-        if self.mode == Mode::Distributed {
+        if self.mode != Mode::Embedded {
             let (url, process) = (fresh_database().await?, Redis::start(&logs).await?);
             self.env.push(("DATABASE_URL".into(), url.clone()));
             self.env.push(("REDIS_URL".into(), process.url.clone()));
@@ -216,7 +219,7 @@ impl Builder {
         };
         match self.mode {
             Mode::Embedded => app.add_all_in_one().await?,
-            Mode::Distributed => {
+            Mode::Distributed | Mode::Apalis => {
                 for _ in 0..self.apis {
                     app.add_api().await?;
                 }
@@ -275,7 +278,7 @@ pub fn logs_folder() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// The journey's.
 pub async fn journey(mode: Mode, run: impl AsyncFnOnce(Mode) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    if mode == Mode::Distributed && !crate::available() {
+    if mode != Mode::Embedded && !crate::available() {
         return Ok(());
     }
     let result = run(mode).await;

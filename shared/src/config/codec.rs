@@ -2,7 +2,7 @@
 //! or the environment holds (a string); what it refuses it explains by the limit that was missed.
 
 use super::Secret;
-use crate::task::QueueName;
+use crate::{queue::Transport, task::QueueName};
 use std::{net::SocketAddr, time::Duration};
 use toml::Value;
 
@@ -34,6 +34,9 @@ pub(super) struct Text;
 
 /// Text that is never shown.
 pub(super) struct Hidden;
+
+/// A transport by its name.
+pub(super) struct Transports;
 
 /// Names of queues: a list, or one string with commas.
 pub(super) struct Queues;
@@ -134,6 +137,20 @@ impl Codec<Secret> for Hidden {
 
     fn show(&self, value: &Secret) -> Option<String> {
         Some(quoted(&format!("{value:?}")))
+    }
+}
+
+impl Codec<Transport> for Transports {
+    fn read(&self, value: &Value) -> Result<Transport, String> {
+        let named = Transport::ALL.into_iter().find(|transport| value.as_str() == Some(transport.as_str()));
+        named.ok_or_else(|| {
+            let names = Transport::ALL.map(|transport| quoted(transport.as_str()));
+            format!("expected {}", names.join(" or "))
+        })
+    }
+
+    fn show(&self, value: &Transport) -> Option<String> {
+        Some(quoted(value.as_str()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Api, Config, Lease, Mode, Objects, Worker};
 use crate::{
-    queue::Lane,
+    queue::{Lane, Transport},
     task::{Backoff, Policy, QueueName},
 };
 use std::{
@@ -46,6 +46,7 @@ impl Config {
                 shards: 4,
             },
             lanes,
+            transport: Transport::Sorted,
             window: 4_000,
             lease: Lease { heartbeat: Duration::from_secs(2), ttl: Duration::from_secs(10), crashes_max: 3 },
             sweep_period: Duration::from_secs(1),

@@ -25,7 +25,7 @@ pub use secret::Secret;
 pub use show::show;
 
 use crate::{
-    queue::Lane,
+    queue::{Lane, Transport},
     task::{Policy, QueueName},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -58,6 +58,8 @@ pub struct Config {
     pub worker: Worker,
     /// The lanes, heaviest first.
     pub lanes: Vec<Lane>,
+    /// The queue's way through Redis; the embedded mode has none.
+    pub transport: Transport,
     /// Most ids of one lane in the queue.
     pub window: usize,
     /// Leases of worker incarnations.

@@ -5,9 +5,12 @@
 
 use super::{
     Config, ENDPOINTS, Mode, Route, Secret, Upstream,
-    codec::{Address, Bytes, Codec, Count, Hidden, Maybe, Queues, Text, Time, quoted, spelled},
+    codec::{Address, Bytes, Codec, Count, Hidden, Maybe, Queues, Text, Time, Transports, quoted, spelled},
 };
-use crate::{queue::Lane, task::QueueName};
+use crate::{
+    queue::{APALIS_WINDOW_MAX, Lane, Transport},
+    task::QueueName,
+};
 use serde::Deserialize;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use toml::Value;
@@ -80,6 +83,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("worker.idle_timeout", worker.idle_timeout, SHORT),
     key!("worker.answer_bytes_max", worker.answer_bytes_max, Bytes(1 << 10, 4 << 30)),
     key!("worker.shards", worker.shards, Count(1, 64)),
+    Key { show: show_transport, ..key!("queue.transport", transport, Transports) },
     key!("queue.window", window, Count(1, 100_000)),
     key!("lease.heartbeat", lease.heartbeat, SHORT),
     key!("lease.ttl", lease.ttl, SHORT),
@@ -130,6 +134,11 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.policy.backoff.max < config.policy.backoff.base {
         let least = spelled(config.policy.backoff.base);
         return Err(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
+    }
+    let by_apalis = config.transport == Transport::Apalis && matches!(config.mode, Mode::Distributed { .. });
+    if by_apalis && config.window > APALIS_WINDOW_MAX {
+        let expected = format!("expected at most {APALIS_WINDOW_MAX} with queue.transport = \"apalis\"");
+        return Err(("queue.window", expected));
     }
     let lanes: Vec<&str> = config.lanes.iter().map(|lane| lane.name.as_str()).collect();
     if let Some(stray) = config.worker.queues.iter().find(|queue| !lanes.contains(&queue.as_str())) {
@@ -246,6 +255,13 @@ fn read_routes(config: &mut Config, value: &Value) -> Result<(), String> {
 
 fn list(items: impl Iterator<Item = String>) -> Option<String> {
     Some(format!("[{}]", items.collect::<Vec<_>>().join(", ")))
+}
+
+fn show_transport(config: &Config) -> Option<String> {
+    match config.mode {
+        Mode::Embedded { .. } => None,
+        Mode::Distributed { .. } => Transports.show(&config.transport),
+    }
 }
 
 fn show_lanes(config: &Config) -> Option<String> {

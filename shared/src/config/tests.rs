@@ -56,6 +56,12 @@ fn values_outside_their_limits_are_refused_by_name() {
     assert!(refusal(&[], "[[routes]]\nmodel = \"m\"\nupstreams = [\"x\"]").contains("names upstream x"));
     assert!(refusal(&[], "[worker]\nslots = 0").contains("expected a whole number from 1 to 100000"));
     assert!(refusal(&[("DATABASE_URL", "postgres://h/d")], "").contains("REDIS_URL"));
+    let two = [("DATABASE_URL", "postgres://h/d"), ("REDIS_URL", "redis://h")];
+    let wide = "[queue]\ntransport = \"apalis\"\nwindow = 4001";
+    assert!(refusal(&two, wide).ends_with("expected at most 4000 with queue.transport = \"apalis\""));
+    assert!(gather(&Flags::default(), &[], wide).and_then(|settings| settings.config()).is_ok(), "no part");
+    let unknown = refusal(&[("LONGHAUL_QUEUE__TRANSPORT", "streams")], "");
+    assert!(unknown.ends_with("expected \"sorted\" or \"apalis\""), "{unknown}");
     assert!(refusal(&[("LONGHAUL_UPSTREAM", "localhost:1")], "").contains("no base URL"));
 }
 

@@ -1,4 +1,4 @@
-//! The doorbell inside one process: the rules of `redis.rs` over ordered sets. Waiting poppers sleep until somebody pushes.
+//! The doorbell inside one process: the rules of `sorted.rs` over ordered sets. Waiting poppers sleep until somebody pushes.
 
 use super::{Bell, Lane, Queue, Result, rotation};
 use crate::task::{ProjectId, QueueName, TaskId};

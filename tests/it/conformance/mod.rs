@@ -1,14 +1,16 @@
 //! One suite per trait, run on every implementation.
 
+mod apalis;
 mod events;
 mod queue;
 mod samples;
 mod store;
 
+use self::queue::Order;
 use harness::{Redis, available, fresh_database, logs_folder};
 use shared::{
     events::{MemoryEvents, RedisEvents},
-    queue::{MemoryQueue, RedisQueue},
+    queue::{ApalisQueue, MemoryQueue, Queue, SortedQueue},
     store::{PostgresStore, SqliteStore, Store},
 };
 
@@ -31,15 +33,37 @@ async fn store_in_postgres() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queue_in_memory() {
-    queue::all(&MemoryQueue::new(&queue::lanes(), queue::WINDOW)).await;
+    queue::all(&MemoryQueue::new(&queue::lanes(), queue::WINDOW), Order::Fair).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn queue_in_redis() -> anyhow::Result<()> {
+async fn queue_in_sorted_sets() -> anyhow::Result<()> {
     if available() {
         let redis = Redis::start(&logs_folder()?).await?;
-        queue::all(&RedisQueue::open(&redis.url, &queue::lanes(), queue::WINDOW).await?).await;
+        let queue = SortedQueue::open(&redis.url, &queue::lanes(), queue::WINDOW).await?;
+        in_redis(&queue, &redis, Order::Fair).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queue_in_apalis() -> anyhow::Result<()> {
+    if available() {
+        let redis = Redis::start(&logs_folder()?).await?;
+        let queue = ApalisQueue::open(&redis.url, &queue::lanes(), queue::WINDOW).await?;
+        in_redis(&queue, &redis, Order::Fifo).await?;
+        apalis::all(&queue, &redis.url).await?;
+    }
+    Ok(())
+}
+
+/// The suite, and once more after Redis has lost everything, scripts included.
+async fn in_redis(queue: &dyn Queue, redis: &Redis, order: Order) -> anyhow::Result<()> {
+    queue::all(queue, order).await;
+    let mut redis = redis::Client::open(redis.url.as_str())?.get_multiplexed_async_connection().await?;
+    redis::cmd("FLUSHALL").exec_async(&mut redis).await?;
+    redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await?;
+    queue::all(queue, order).await;
     Ok(())
 }
 

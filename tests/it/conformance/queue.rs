@@ -1,7 +1,9 @@
 //! What every [`Queue`] promises. Each case has lanes of its own, so cases may run in any order on one queue.
 //!
-//! Open the queue with [`lanes`] and [`WINDOW`] and hand it to [`all`]. Ids left by an earlier run are drained first.
+//! Open the queue with [`lanes`] and [`WINDOW`] and hand it to [`all`] with the [`Order`] that it promises. Ids left by an
+//! earlier run are drained first.
 
+use futures_util::FutureExt;
 use shared::{
     queue::{Lane, Queue},
     store::Bell,
@@ -27,21 +29,35 @@ const LANES: [(&str, u32); 10] = [
     ("large", 1),
 ];
 
+/// Who is next inside a lane: what a transport promises of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Higher priority first, then projects take turns, then age.
+    Fair,
+    /// First in, first out; by age among ids that came in together.
+    Fifo,
+}
+
 /// The lanes that the cases use.
 pub(crate) fn lanes() -> Vec<Lane> {
     LANES.iter().map(|&(name, weight)| Lane { name: lane(name), weight }).collect()
 }
 
-/// Runs every case.
-pub(crate) async fn all(queue: &dyn Queue) {
+/// Runs every case that the order is held to.
+pub(crate) async fn all(queue: &dyn Queue, order: Order) {
     for Lane { name, .. } in lanes() {
         drain(queue, &name).await;
     }
-    higher_priority_first_then_age(queue).await;
-    an_id_is_there_once(queue).await;
-    a_flood_does_not_starve_others(queue).await;
-    a_project_that_was_idle_saves_up_no_turns(queue).await;
-    priorities_do_not_spoil_fairness(queue).await;
+    match order {
+        Order::Fair => {
+            higher_priority_first_then_age(queue).await;
+            a_flood_does_not_starve_others(queue).await;
+            a_project_that_was_idle_saves_up_no_turns(queue).await;
+            priorities_do_not_spoil_fairness(queue).await;
+        }
+        Order::Fifo => earlier_pushes_first_then_age(queue).await,
+    }
+    an_id_is_there_once(queue, order).await;
     lanes_are_served_by_weight(queue, 1).await;
     lanes_are_served_by_weight(queue, 7).await;
     a_lane_alone_gets_everything(queue).await;
@@ -49,11 +65,12 @@ pub(crate) async fn all(queue: &dyn Queue) {
     never_more_than_asked_for(queue).await;
     an_empty_pop_waits_as_long_as_told(queue).await;
     a_push_wakes_a_waiting_pop(queue).await;
+    a_dropped_pop_blocks_nothing(queue).await;
     unknown_lanes_are_empty(queue).await;
     one_caller_per_id(queue).await;
 }
 
-fn lane(name: &str) -> QueueName {
+pub(crate) fn lane(name: &str) -> QueueName {
     QueueName::new(name).expect("a well-formed lane name")
 }
 
@@ -61,7 +78,7 @@ fn bell(lane: &QueueName, project: ProjectId, priority: i16) -> Bell {
     Bell { task: TaskId::new(), project, queue: lane.clone(), priority }
 }
 
-fn bells(lane: &QueueName, project: ProjectId, count: usize) -> Vec<Bell> {
+pub(crate) fn bells(lane: &QueueName, project: ProjectId, count: usize) -> Vec<Bell> {
     (0..count).map(|_| bell(lane, project, 0)).collect()
 }
 
@@ -74,7 +91,7 @@ async fn drain(queue: &dyn Queue, lane: &QueueName) {
     assert_eq!(queue.depth(lane).await.expect("the queue answers"), 0);
 }
 
-async fn pop(queue: &dyn Queue, lane: &QueueName, max: usize) -> Vec<TaskId> {
+pub(crate) async fn pop(queue: &dyn Queue, lane: &QueueName, max: usize) -> Vec<TaskId> {
     queue.pop(std::slice::from_ref(lane), max, NOW).await.expect("the queue answers")
 }
 
@@ -86,7 +103,18 @@ async fn higher_priority_first_then_age(queue: &dyn Queue) {
     assert_eq!(pop(queue, &lane, 10).await, expected);
 }
 
-async fn an_id_is_there_once(queue: &dyn Queue) {
+async fn earlier_pushes_first_then_age(queue: &dyn Queue) {
+    let lane = lane("order");
+    let rung = [0, 50, -50, 0, 100, 0].map(|priority| bell(&lane, ProjectId::new(), priority));
+    for push in [[4, 5, 3], [2, 0, 1]] {
+        let push = push.map(|i| rung[i].clone());
+        assert_eq!(queue.push(&push).await.expect("the queue answers"), 3);
+    }
+    assert_eq!(pop(queue, &lane, 4).await, [3, 4, 5, 0].map(|i| rung[i].task));
+    assert_eq!(pop(queue, &lane, 4).await, [1, 2].map(|i| rung[i].task));
+}
+
+async fn an_id_is_there_once(queue: &dyn Queue, order: Order) {
     let lane = lane("order");
     let first = bell(&lane, ProjectId::DEFAULT, 0);
     let mut higher = first.clone();
@@ -95,7 +123,11 @@ async fn an_id_is_there_once(queue: &dyn Queue) {
     assert_eq!(queue.push(&[first.clone(), first.clone()]).await.expect("the queue answers"), 1);
     assert_eq!(queue.push(&[higher, second.clone()]).await.expect("the queue answers"), 1);
     assert_eq!(queue.depth(&lane).await.expect("the queue answers"), 2);
-    assert_eq!(pop(queue, &lane, 10).await, [second.task, first.task], "it stays as it is");
+    let expected = match order {
+        Order::Fair => [second.task, first.task],
+        Order::Fifo => [first.task, second.task],
+    };
+    assert_eq!(pop(queue, &lane, 10).await, expected, "it stays as it is");
     assert_eq!(
         queue.push(std::slice::from_ref(&first)).await.expect("the queue answers"),
         1,
@@ -240,6 +272,24 @@ async fn a_push_wakes_a_waiting_pop(queue: &dyn Queue) {
     }
 }
 
+/// Dropped at any of its awaits: what it took may be lost, but may come again.
+async fn a_dropped_pop_blocks_nothing(queue: &dyn Queue) {
+    let lane = lane("order");
+    let rung = bells(&lane, ProjectId::DEFAULT, 20);
+    for polls in 0..6 {
+        assert_eq!(queue.push(&rung).await.expect("the queue answers"), 20, "dropped after {polls} polls");
+        let mut popping = Box::pin(pop(queue, &lane, 20));
+        for _ in 0..polls {
+            if popping.as_mut().now_or_never().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(popping);
+        drain(queue, &lane).await;
+    }
+}
+
 async fn unknown_lanes_are_empty(queue: &dyn Queue) {
     let unknown = lane("nobody-knows-it");
     assert_eq!(queue.push(&bells(&unknown, ProjectId::DEFAULT, 3)).await.expect("the queue answers"), 0);
@@ -249,9 +299,11 @@ async fn unknown_lanes_are_empty(queue: &dyn Queue) {
 
 async fn one_caller_per_id(queue: &dyn Queue) {
     const IDS: usize = 10_000;
+    const PART: usize = 300;
     let lanes = [lane("once"), lane("large")];
+    // One lane to a push: what is taken of it are its first.
     let rung: Vec<Bell> = (0..IDS)
-        .map(|i| bell(&lanes[i % 2], ProjectId::DEFAULT, i16::try_from(i % 3).expect("at most 2")))
+        .map(|i| bell(&lanes[i / PART % 2], ProjectId::DEFAULT, i16::try_from(i % 3).expect("at most 2")))
         .collect();
     let popper = async || {
         let mut mine = Vec::new();
@@ -264,7 +316,7 @@ async fn one_caller_per_id(queue: &dyn Queue) {
         }
     };
     let pusher = async {
-        for part in rung.chunks(300) {
+        for part in rung.chunks(PART) {
             let mut taken = 0;
             while taken < part.len() {
                 taken += queue.push(&part[taken..]).await.expect("the queue answers");

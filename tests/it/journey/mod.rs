@@ -1,4 +1,5 @@
-//! The ways of a task as a client walks them, in both modes: the same words, the same bytes.
+//! The ways of a task as a client walks them, in both modes, the distributed one with both transports: the same words,
+//! the same bytes.
 
 mod bad_input;
 mod batch;
@@ -10,7 +11,7 @@ mod relay;
 mod stream;
 mod submit;
 
-/// Makes two tests of each journey, `<journey>::embedded` and `<journey>::distributed`.
+/// Makes three tests of each journey: `<journey>::embedded`, `<journey>::distributed`, `<journey>::apalis`.
 macro_rules! both_modes {
     ($($journey:ident),* $(,)?) => {$(
         mod $journey {
@@ -23,7 +24,30 @@ macro_rules! both_modes {
             async fn distributed() -> anyhow::Result<()> {
                 harness::journey(harness::Mode::Distributed, super::$journey).await
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn apalis() -> anyhow::Result<()> {
+                harness::journey(harness::Mode::Apalis, super::$journey).await
+            }
         }
     )*};
 }
 pub(crate) use both_modes;
+
+/// Makes two tests of what concerns the distributed mode alone: `<journey>::distributed` and `<journey>::apalis`.
+macro_rules! both_transports {
+    ($($journey:ident),* $(,)?) => {$(
+        mod $journey {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn distributed() -> anyhow::Result<()> {
+                harness::journey(harness::Mode::Distributed, super::$journey).await
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn apalis() -> anyhow::Result<()> {
+                harness::journey(harness::Mode::Apalis, super::$journey).await
+            }
+        }
+    )*};
+}
+pub(crate) use both_transports;

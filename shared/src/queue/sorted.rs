@@ -12,39 +12,26 @@
 //! `push.lua` and `pop.lua` do all of that. A pop that finds nothing waits in `BZMPOP` on a connection of its own. That way round
 //! leaves the virtual time behind by the few ids it took, which `push.lua` makes up for by looking at the oldest id that waits.
 
-use super::{Bell, Error, Lane, Queue, Result, rotation};
+use super::{Bell, Error, LANES_MAX, Lane, Queue, Result, blocking::Blocking, ids, places, rotation};
 use crate::{
-    link::{ANSWER, Link, within},
+    link::Link,
     task::{QueueName, TaskId},
 };
 use async_trait::async_trait;
-use redis::{RedisError, RedisResult, Script, Value, aio::MultiplexedConnection};
+use redis::{RedisResult, Script, Value};
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use uuid::Uuid;
 
 /// Bells per script call: keeps each call well under a millisecond of Redis' one thread.
 const BELLS_MAX: usize = 500;
-
-/// Idle connections kept for blocking pops.
-const IDLE_MAX: usize = 8;
-
-/// Lanes are numbered in one byte on the way into the scripts.
-const LANES_MAX: usize = 200;
-
-/// The shortest block: Redis takes zero for "for ever".
-const WAIT_MIN: f64 = 0.001;
 
 /// The lane that gave, and its members with their scores.
 type Popped = Option<(Value, Vec<(Vec<u8>, Value)>)>;
 
 /// The doorbell in Redis.
-pub struct RedisQueue {
+pub struct SortedQueue {
     link: Link,
     lanes: Vec<Keys>,
     window: usize,
@@ -53,7 +40,7 @@ pub struct RedisQueue {
     at: AtomicUsize,
     push: Script,
     pop: Script,
-    blocking: Mutex<Vec<MultiplexedConnection>>,
+    blocking: Blocking,
 }
 
 struct Keys {
@@ -62,13 +49,7 @@ struct Keys {
     tags: String,
 }
 
-impl From<RedisError> for Error {
-    fn from(error: RedisError) -> Self {
-        Self(Box::new(error))
-    }
-}
-
-impl RedisQueue {
+impl SortedQueue {
     /// Connects, within 5 s.
     ///
     /// # Errors
@@ -82,15 +63,16 @@ impl RedisQueue {
             tags: format!("lh:{{queue}}:tags:{name}"),
             name: name.clone(),
         });
+        let link = Link::open(url).await?;
         Ok(Self {
-            link: Link::open(url).await?,
+            blocking: Blocking::new(link.clone()),
+            link,
             lanes: keys.collect(),
             window,
             turns: rotation::cycle(lanes.iter().map(|lane| lane.weight)),
             at: AtomicUsize::new(0),
             push: Script::new(include_str!("push.lua")),
             pop: Script::new(include_str!("pop.lua")),
-            blocking: Mutex::default(),
         })
     }
 
@@ -114,26 +96,11 @@ impl RedisQueue {
         Ok(ids)
     }
 
-    /// The first that come within `wait`. The connection goes back to the others only after an answer: one that was dropped
-    /// in the middle closes, and Redis forgets the block.
+    /// The first that come within `wait`.
     async fn block(&self, asked: &[usize], max: usize, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
-        let idle = self.blocking.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => self.link.dedicated().await?,
-        };
-        let mut command = redis::cmd("BZMPOP");
-        command.arg(wait.as_secs_f64().max(WAIT_MIN)).arg(asked.len());
-        for &place in asked {
-            command.arg(&self.lanes[place].ready);
-        }
-        command.arg("MIN").arg("COUNT").arg(max.min(self.window.max(1)));
-        let answer = within(wait + ANSWER, command.query_async(&mut connection)).await;
-        let popped: Popped = answer?;
-        let mut idle = self.blocking.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX {
-            idle.push(connection);
-        }
+        let keys = asked.iter().map(|&place| self.lanes[place].ready.as_str());
+        let count = max.min(self.window.max(1));
+        let popped: Popped = self.blocking.pop("BZMPOP", wait, keys, "MIN", count).await?;
         Ok(popped.into_iter().flat_map(|(_, members)| members).map(|(member, _)| member).collect())
     }
 }
@@ -148,13 +115,8 @@ fn pack(lane: usize, bell: &Bell) -> Vec<u8> {
     bytes
 }
 
-/// Ids from members. What is no id was put there by somebody else and is dropped.
-fn ids(members: Vec<Vec<u8>>) -> Vec<TaskId> {
-    members.iter().filter_map(|member| Uuid::from_slice(member).ok().map(TaskId)).collect()
-}
-
 #[async_trait]
-impl Queue for RedisQueue {
+impl Queue for SortedQueue {
     async fn push(&self, bells: &[Bell]) -> Result<usize> {
         let mut taken = 0;
         for part in bells.chunks(BELLS_MAX) {
@@ -171,9 +133,7 @@ impl Queue for RedisQueue {
     }
 
     async fn pop(&self, lanes: &[QueueName], max: usize, wait: Duration) -> Result<Vec<TaskId>> {
-        let mut asked: Vec<usize> = lanes.iter().filter_map(|lane| self.place(lane)).collect();
-        asked.sort_unstable();
-        asked.dedup();
+        let asked = places(lanes, |lane| self.place(lane));
         if asked.is_empty() || max == 0 {
             tokio::time::sleep(wait).await;
             return Ok(Vec::new());
