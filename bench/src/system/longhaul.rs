@@ -30,14 +30,12 @@ pub(super) async fn distributed(
     model: ModelServer,
 ) -> anyhow::Result<Running> {
     let (database, redis) = (fresh_database().await?, Redis::durable(&logs()?).await?);
-    let mut env = vec![
+    let env = vec![
         ("DATABASE_URL".to_owned(), database.clone()),
         ("REDIS_URL".to_owned(), redis.url.clone()),
         ("LONGHAUL_WORKER__SLOTS".to_owned(), wish.slots.to_string()),
+        ("LONGHAUL_QUEUE__TRANSPORT".to_owned(), transport.to_owned()),
     ];
-    if transport != "sorted" {
-        env.push(("LONGHAUL_QUEUE__TRANSPORT".to_owned(), transport.to_owned()));
-    }
     let (listen, health) = (free_address()?, free_address()?.to_string());
     let api_args = ["--listen", &listen.to_string(), "--upstream", &model.url];
     let api = start("longhaul-api", "longhaul-api", &api_args, &env)?;

@@ -1,35 +1,54 @@
--- KEYS: the log. ARGV: attempt, floor, start (0 or 1), most entries, seconds to keep a running and a finished log, the task's
--- channel, number of further channels, those, then flag and body of every event. Flags: t terminal, l other lifecycle, o output.
--- Answers the last seq, or nil for a stale speaker.
-local log, attempt, floor = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local tip = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-local seq, sealed = -1, -1
-if tip then
-  local newest, seal = tonumber(tip[2][2]), tonumber(tip[2][4])
-  if attempt < newest then return false end
-  if attempt == newest then
-    if seal >= 0 and floor <= seal then return false end
-    sealed = seal
-  end
-  seq = tonumber(string.match(tip[1], '^%d+'))
-end
-seq = math.max(seq, floor - 1)
+-- KEYS: the log of each append. ARGV: most entries of a log, seconds to keep a running and a finished one, then per append:
+-- attempt, floor, start (0 or 1), the task's channel, number of further channels, those, number of events, then flag and body
+-- of each event. Flags: t terminal, l other lifecycle, o output.
+-- Answers per append the last seq, or false for a stale speaker.
+local entries_max, keep_running, keep_finished = ARGV[1], ARGV[2], ARGV[3]
+local at = 3
 
-local keeps, ended, others = tip or ARGV[3] == '1', false, tonumber(ARGV[8])
-for i = 9 + others, #ARGV, 2 do
-  local flag, body = ARGV[i], ARGV[i + 1]
-  seq = seq + 1
-  local digits = string.format('%.0f', seq)
-  ended = flag == 't'
-  if ended then sealed = seq end
-  if keeps then
-    redis.call('XADD', log, 'MAXLEN', '=', ARGV[4], digits .. '-1', 'a', attempt, 's', sealed, 'e', body)
-  end
-  local event = '{"seq":' .. digits .. ',' .. body
-  redis.call('PUBLISH', ARGV[7], event)
-  if flag ~= 'o' then
-    for topic = 9, 8 + others do redis.call('PUBLISH', ARGV[topic], event) end
-  end
+local function take()
+  at = at + 1
+  return ARGV[at]
 end
-if keeps then redis.call('EXPIRE', log, ended and ARGV[6] or ARGV[5]) end
-return seq
+
+local function append(log)
+  local attempt, floor, start, channel = tonumber(take()), tonumber(take()), take() == '1', take()
+  local topics, events = {}, {}
+  for i = 1, tonumber(take()) do topics[i] = take() end
+  for i = 1, 2 * tonumber(take()) do events[i] = take() end
+
+  local tip = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  local seq, sealed = -1, -1
+  if tip then
+    local newest, seal = tonumber(tip[2][2]), tonumber(tip[2][4])
+    if attempt < newest then return false end
+    if attempt == newest then
+      if seal >= 0 and floor <= seal then return false end
+      sealed = seal
+    end
+    seq = tonumber(string.match(tip[1], '^%d+'))
+  end
+  seq = math.max(seq, floor - 1)
+
+  local keeps, ended = tip or start, false
+  for i = 1, #events, 2 do
+    local flag, body = events[i], events[i + 1]
+    seq = seq + 1
+    local digits = string.format('%.0f', seq)
+    ended = flag == 't'
+    if ended then sealed = seq end
+    if keeps then
+      redis.call('XADD', log, 'MAXLEN', '=', entries_max, digits .. '-1', 'a', attempt, 's', sealed, 'e', body)
+    end
+    local event = '{"seq":' .. digits .. ',' .. body
+    redis.call('PUBLISH', channel, event)
+    if flag ~= 'o' then
+      for _, topic in ipairs(topics) do redis.call('PUBLISH', topic, event) end
+    end
+  end
+  if keeps then redis.call('EXPIRE', log, ended and keep_finished or keep_running) end
+  return seq
+end
+
+local seqs = {}
+for i = 1, #KEYS do seqs[i] = append(KEYS[i]) end
+return seqs

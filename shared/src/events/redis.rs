@@ -5,7 +5,7 @@
 //!   entry is all that the fence needs to know.
 //! - Channel `lh:events:<topic>`: the event as JSON.
 //!
-//! `append.lua` judges, numbers, keeps and publishes one [`Append`]; a slice of them is one pipeline.
+//! `append.lua` judges, numbers, keeps and publishes a group of [`Append`]s.
 
 use super::{
     Append, Appended, EVENTS_MAX, Error, Events, KEEP_FINISHED, KEEP_RUNNING, Log, Result, Subscription,
@@ -17,12 +17,14 @@ use crate::{
     task::{Event, EventKind, TaskId, Topic},
 };
 use async_trait::async_trait;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{Pipeline, RedisError, Script, ScriptInvocation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Appends per pipeline.
-const APPENDS_MAX: usize = 256;
+/// Appends per script call, and bytes of events after which no other is added: keeps each call around a millisecond of Redis' one
+/// thread.
+const APPENDS_MAX: usize = 128;
+const BYTES_MAX: usize = 256 << 10;
 
 /// The shout in Redis.
 pub struct RedisEvents {
@@ -65,62 +67,39 @@ impl RedisEvents {
         Ok(Self { feed: Feed::start(link.clone()), link, append })
     }
 
-    fn command(&self, append: &Append) -> Result<Cmd> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(self.append.get_hash()).arg(1).arg(log_key(append.task));
-        command.arg(append.attempt).arg(append.floor).arg(u8::from(append.start));
-        command.arg(EVENTS_MAX).arg(KEEP_RUNNING.as_secs()).arg(KEEP_FINISHED.as_secs());
-        command.arg(channel(&Topic::Task(append.task))).arg(append.topics.len());
-        for topic in &append.topics {
-            command.arg(channel(topic));
-        }
-        for (kind, ts, data) in &append.events {
-            let flag = match kind {
-                kind if kind.is_terminal() => "t",
-                kind if kind.is_lifecycle() => "l",
-                _ => "o",
-            };
-            let body = Body { kind: *kind, task_id: append.task, attempt: append.attempt, ts: *ts, data };
-            command.arg(flag).arg(&serde_json::to_string(&body)?[1..]);
-        }
-        Ok(command)
+    /// Runs the script on a group.
+    async fn run(&self, call: &ScriptInvocation<'_>) -> Result<Vec<Appended>> {
+        let seqs: Vec<Option<i64>> = call.invoke_async(&mut self.link.clone()).await?;
+        Ok(seqs.into_iter().map(|seq| seq.map_or(Appended::Stale, Appended::Last)).collect())
     }
+}
 
-    /// Runs the commands in order. Those that found the script missing, as after a restart of Redis, run again behind its text.
-    async fn run(&self, commands: &[Cmd]) -> Result<Vec<Appended>> {
-        let link = &mut self.link.clone();
-        let mut answers: Vec<RedisResult<Option<i64>>> = pipeline(commands).query_async(link).await?;
-        let missing = |answer: &RedisResult<_>| {
-            let kind = answer.as_ref().err().map(RedisError::kind);
-            kind == Some(ErrorKind::Server(ServerErrorKind::NoScript))
-        };
-        if answers.iter().any(missing) {
-            self.append.load_async(link).await?;
-            let again = commands.iter().zip(&answers).filter(|(_, answer)| missing(answer));
-            let again: Vec<Cmd> = again.map(|(command, _)| command.clone()).collect();
-            let late: Vec<RedisResult<Option<i64>>> = pipeline(&again).query_async(link).await?;
-            answers
-                .iter_mut()
-                .filter(|answer| missing(answer))
-                .zip(late)
-                .for_each(|(answer, late)| *answer = late);
-        }
-        let judge = |answer: Option<i64>| answer.map_or(Appended::Stale, Appended::Last);
-        answers.into_iter().map(|answer| Ok(answer.map(judge)?)).collect()
+/// Adds an append to a call of the script; gives the bytes of its events.
+fn add(call: &mut ScriptInvocation<'_>, append: &Append) -> Result<usize> {
+    call.key(log_key(append.task));
+    call.arg(append.attempt).arg(append.floor).arg(u8::from(append.start));
+    call.arg(channel(&Topic::Task(append.task))).arg(append.topics.len());
+    for topic in &append.topics {
+        call.arg(channel(topic));
     }
+    call.arg(append.events.len());
+    let mut bytes = 0;
+    for (kind, ts, data) in &append.events {
+        let flag = match kind {
+            kind if kind.is_terminal() => "t",
+            kind if kind.is_lifecycle() => "l",
+            _ => "o",
+        };
+        let body = Body { kind: *kind, task_id: append.task, attempt: append.attempt, ts: *ts, data };
+        let body = serde_json::to_string(&body)?;
+        bytes += body.len();
+        call.arg(flag).arg(&body[1..]);
+    }
+    Ok(bytes)
 }
 
 fn log_key(task: TaskId) -> String {
     format!("lh:events:log:{task}")
-}
-
-fn pipeline(commands: &[Cmd]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(commands.len());
-    pipeline.ignore_errors();
-    for command in commands {
-        pipeline.add_command(command.clone());
-    }
-    pipeline
 }
 
 /// The seq in an entry's id.
@@ -133,9 +112,18 @@ fn seq(id: &str) -> Result<i64> {
 impl Events for RedisEvents {
     async fn append(&self, appends: &[Append]) -> Result<Vec<Appended>> {
         let mut answers = Vec::with_capacity(appends.len());
-        for part in appends.chunks(APPENDS_MAX) {
-            let commands = part.iter().map(|append| self.command(append)).collect::<Result<Vec<_>>>()?;
-            answers.extend(self.run(&commands).await?);
+        let mut rest = appends.iter().peekable();
+        while rest.peek().is_some() {
+            let mut call = self.append.prepare_invoke();
+            call.arg(EVENTS_MAX).arg(KEEP_RUNNING.as_secs()).arg(KEEP_FINISHED.as_secs());
+            let mut bytes = 0;
+            for append in rest.by_ref().take(APPENDS_MAX) {
+                bytes += add(&mut call, append)?;
+                if bytes > BYTES_MAX {
+                    break;
+                }
+            }
+            answers.extend(self.run(&call).await?);
         }
         Ok(answers)
     }
