@@ -22,9 +22,15 @@ pub(crate) async fn answer(app: &App, task: &Task) -> Result<Option<(Answer, Byt
     if task.answer_status.is_none() {
         return Ok(None);
     }
-    let Some(answer) = timeout(DEADLINE, app.backends.store.answer(app.project, task.id)).await?? else {
-        return Ok(None);
-    };
+    opened(app, timeout(DEADLINE, app.backends.store.answer(app.project, task.id)).await??).await
+}
+
+/// An answer with its bytes.
+///
+/// # Errors
+/// The object store is away.
+pub(crate) async fn opened(app: &App, kept: Option<Answer>) -> Result<Option<(Answer, Bytes)>, ApiError> {
+    let Some(answer) = kept else { return Ok(None) };
     let body = timeout(DEADLINE, app.backends.objects.open(&answer.body)).await??;
     Ok(Some((answer, body)))
 }
@@ -38,11 +44,19 @@ pub(crate) async fn find(app: &App, id: TaskId) -> Result<Task, ApiError> {
     found.ok_or_else(|| parse::no_task(id))
 }
 
+/// A task with its kept answer, if the caller's project has it, in one look.
+///
+/// # Errors
+/// The database is away.
+pub(crate) async fn whole(app: &App, id: TaskId) -> Result<Option<(Task, Option<Answer>)>, ApiError> {
+    Ok(timeout(DEADLINE, app.backends.store.whole(app.project, id)).await??)
+}
+
 /// A task with its answer, as JSON.
 ///
 /// # Errors
 /// The database or the object store is away.
-pub(crate) async fn whole(app: &App, task: &Task) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn in_full(app: &App, task: &Task) -> Result<Vec<u8>, ApiError> {
     let beside = Beside { answer: answer(app, task).await?, ..Beside::default() };
     Ok(json(&TaskView::new(task, &beside)))
 }

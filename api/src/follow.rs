@@ -9,7 +9,13 @@
 //! publish, the log, the transport) shows as a gap or in the look at the row that the [`crate::watcher`] takes every second;
 //! then the log and the row are read again. History that is gone is told as one `task.snapshot`.
 
-use crate::{error::ApiError, fetch, state::App, watcher::Seen, watcher::Watch};
+use crate::{
+    error::ApiError,
+    fetch,
+    state::App,
+    view::{self, Beside, TaskView},
+    watcher::{Seen, Watch},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
@@ -300,13 +306,12 @@ pub(crate) async fn wire(app: &App, event: &Event) -> String {
 
 /// The event's task as JSON; `None` if it is gone or has moved on to another run.
 async fn whole(app: &App, event: &Event) -> Result<Option<Box<RawValue>>, ApiError> {
-    let Some(task) = timeout(DEADLINE, app.backends.store.get(app.project, event.task_id)).await?? else {
-        return Ok(None);
-    };
+    let Some((task, kept)) = fetch::whole(app, event.task_id).await? else { return Ok(None) };
     if event.kind.is_terminal() && EventKind::of(task.state) != event.kind {
         return Ok(None);
     }
-    let json = fetch::whole(app, &task).await?;
+    let beside = Beside { answer: fetch::opened(app, kept).await?, ..Beside::default() };
+    let json = view::json(&TaskView::new(&task, &beside));
     let text = String::from_utf8(json).expect("JSON is UTF-8");
     Ok(Some(RawValue::from_string(text).expect("a view is JSON")))
 }

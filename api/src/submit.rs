@@ -109,13 +109,13 @@ pub(crate) async fn create(
     let (mut task, replayed) = accept(&app, &bytes, key.as_deref()).await?;
     let mut status = StatusCode::ACCEPTED;
     if let Some(patience) = patience {
-        task = wait::until(&app, task, wait::Until::Terminal, patience).await?;
+        (task, _) = wait::until(&app, &task, wait::Until::Terminal, patience).await?;
         if task.state.is_terminal() && !replayed {
             status = StatusCode::OK;
         }
     }
     let body = match task.state.is_terminal() {
-        true => fetch::whole(&app, &task).await?,
+        true => fetch::in_full(&app, &task).await?,
         false => view::json(&TaskView::new(&task, &Beside::default())),
     };
     let mut response = view::respond(status, body);

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use shared::{
     news::News,
     store::{Cancelled, Deleted, Retried},
-    task::{self, Task, TaskId},
+    task::{self, Answer, Task, TaskId},
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -63,7 +63,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let id = parse::task_id(&id)?;
     let look = query.map_err(|error| ApiError::invalid("query", error.body_text()))?.0;
-    let mut task = fetch::find(&app, id).await?;
+    let (mut task, mut kept) = fetch::whole(&app, id).await?.ok_or_else(|| parse::no_task(id))?;
     if let Some(seconds) = look.wait {
         if !(0.0..=WAIT_MAX).contains(&seconds) {
             return Err(ApiError::invalid(
@@ -72,7 +72,9 @@ pub(crate) async fn get(
             ));
         }
         let until = look.until.as_deref().map_or(Ok(Until::Terminal), Until::parse)?;
-        task = wait::until(&app, task, until, Duration::from_secs_f64(seconds)).await?;
+        if !until.is_met_by(task.state) {
+            (task, kept) = wait::until(&app, &task, until, Duration::from_secs_f64(seconds)).await?;
+        }
     }
     let etag = format!("\"v{}\"", task.last_seq);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
@@ -80,16 +82,21 @@ pub(crate) async fn get(
         Some(known) if known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag) => {
             StatusCode::NOT_MODIFIED.into_response()
         }
-        _ => view::respond(StatusCode::OK, in_full(&app, &task, look.include.as_deref()).await?),
+        _ => view::respond(StatusCode::OK, in_full(&app, &task, kept, look.include.as_deref()).await?),
     };
     response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).expect("digits are ASCII"));
     view::ask_again(&mut response, &task);
     Ok(response)
 }
 
-async fn in_full(app: &App, task: &Task, include: Option<&str>) -> Result<Vec<u8>, ApiError> {
+async fn in_full(
+    app: &App,
+    task: &Task,
+    kept: Option<Answer>,
+    include: Option<&str>,
+) -> Result<Vec<u8>, ApiError> {
     let wants = |what| include.is_some_and(|list| list.split(',').any(|word| word.trim() == what));
-    let mut beside = Beside { answer: fetch::answer(app, task).await?, ..Beside::default() };
+    let mut beside = Beside { answer: fetch::opened(app, kept).await?, ..Beside::default() };
     if task.state == task::State::Queued {
         beside.position = timeout(DEADLINE, app.backends.store.position(app.project, task.id)).await??;
     }
@@ -174,7 +181,7 @@ pub(crate) async fn cancel(
     let id = parse::task_id(&id)?;
     let reason: Reason = body.as_deref().map_or(Ok(Reason { reason: None }), parse::read)?;
     let task = stop(&app, id, reason.reason.as_deref()).await?;
-    Ok(view::respond(StatusCode::OK, fetch::whole(&app, &task).await?))
+    Ok(view::respond(StatusCode::OK, fetch::in_full(&app, &task).await?))
 }
 
 /// The optional body of a cancel.

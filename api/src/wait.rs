@@ -1,7 +1,7 @@
 //! Waiting for a task: the long poll behind `?wait=` and `Prefer: wait`. It listens and does not ask again and again.
 
-use crate::{error::ApiError, fetch, follow::Follow, state::App};
-use shared::task::{EventKind, State, Task};
+use crate::{error::ApiError, fetch, follow::Follow, parse, state::App};
+use shared::task::{Answer, EventKind, State, Task};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -30,7 +30,8 @@ impl Until {
         }
     }
 
-    fn is_met_by(self, state: State) -> bool {
+    /// Whether there is nothing to wait for.
+    pub(crate) fn is_met_by(self, state: State) -> bool {
         match self {
             Self::Terminal => state.is_terminal(),
             Self::Started => state == State::InProgress || state.is_terminal(),
@@ -47,14 +48,16 @@ impl Until {
     }
 }
 
-/// The task once `until` is met, or as it stands when the patience ends.
+/// The task, with its kept answer, once `until` is met, or as it stands when the patience ends.
 ///
 /// # Errors
 /// The database is away, or the task was removed meanwhile.
-pub(crate) async fn until(app: &App, task: Task, until: Until, patience: Duration) -> Result<Task, ApiError> {
-    if until.is_met_by(task.state) || patience.is_zero() {
-        return Ok(task);
-    }
+pub(crate) async fn until(
+    app: &App,
+    task: &Task,
+    until: Until,
+    patience: Duration,
+) -> Result<(Task, Option<Answer>), ApiError> {
     let told = async {
         let Some(mut follow) = Follow::open(app, task.id, Some(task.last_seq)).await? else { return Ok(()) };
         loop {
@@ -68,8 +71,10 @@ pub(crate) async fn until(app: &App, task: Task, until: Until, patience: Duratio
             }
         }
     };
-    if let Ok(failed) = timeout(patience, told).await {
+    if !until.is_met_by(task.state)
+        && let Ok(failed) = timeout(patience, told).await
+    {
         failed?;
     }
-    fetch::find(app, task.id).await
+    fetch::whole(app, task.id).await?.ok_or_else(|| parse::no_task(task.id))
 }

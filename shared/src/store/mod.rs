@@ -70,6 +70,13 @@ pub trait Store: Send + Sync {
     /// One task, if the project has it.
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>>;
 
+    /// A task with its kept answer, in one look.
+    async fn whole(
+        &self,
+        project: ProjectId,
+        id: TaskId,
+    ) -> Result<Option<(Task, Option<crate::task::Answer>)>>;
+
     /// A page of the project's tasks.
     async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>>;
 

@@ -14,7 +14,7 @@ use crate::{
     store::{Again, Finish, Finished, Result},
     task::{Change, State, TaskError, TaskId, Usage},
 };
-use sqlx::{PgPool, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -166,7 +166,7 @@ fn distinct<T>(inputs: &[T], key: impl Fn(&T) -> (TaskId, u32)) -> Vec<&T> {
     distinct
 }
 
-pub(super) async fn finish(pool: &PgPool, ends: &[Finish]) -> Result<Vec<Finished>> {
+pub(super) async fn finish(db: &mut PgConnection, ends: &[Finish]) -> Result<Vec<Finished>> {
     if ends.is_empty() {
         return Ok(Vec::new());
     }
@@ -203,13 +203,13 @@ pub(super) async fn finish(pool: &PgPool, ends: &[Finish]) -> Result<Vec<Finishe
         .bind(bodies.iter().map(|body| body.0).collect::<Vec<_>>())
         .bind(bodies.iter().map(|body| body.1).collect::<Vec<_>>())
         .bind(bodies.iter().map(|body| body.2).collect::<Vec<_>>());
-    let done = rows::changes(&query.fetch_all(pool).await?)?;
+    let done = rows::changes(&query.fetch_all(&mut *db).await?)?;
     let asked = ends.iter().map(|end| (end.task, end.attempt));
     // A repeat finds its own state under its own attempt.
-    told(pool, asked, done, |index, change| change.state == ends[index].ending.state).await
+    told(db, asked, done, |index, change| change.state == ends[index].ending.state).await
 }
 
-pub(super) async fn again(pool: &PgPool, agains: &[Again]) -> Result<Vec<Finished>> {
+pub(super) async fn again(db: &mut PgConnection, agains: &[Again]) -> Result<Vec<Finished>> {
     if agains.is_empty() {
         return Ok(Vec::new());
     }
@@ -228,16 +228,16 @@ pub(super) async fn again(pool: &PgPool, agains: &[Again]) -> Result<Vec<Finishe
     let query = bind(sqlx::query(AGAIN), &shared)
         .bind(inputs.iter().map(|again| ms(again.delay)).collect::<Vec<_>>())
         .bind(inputs.iter().map(|again| again.charged).collect::<Vec<_>>());
-    let done = rows::changes(&query.fetch_all(pool).await?)?;
+    let done = rows::changes(&query.fetch_all(&mut *db).await?)?;
     let asked = agains.iter().map(|again| (again.task, again.attempt));
     // A repeat finds the row waiting for its time, or queued again already, before any newer attempt.
-    told(pool, asked, done, |_, change| matches!(change.state, State::Scheduled | State::Queued)).await
+    told(db, asked, done, |_, change| matches!(change.state, State::Scheduled | State::Queued)).await
 }
 
 /// One answer per input: the change that was just made, or how the task stands. `repeats` tells whether the state it stands
 /// in, under the same attempt, is what the input (by its index) asked for.
 async fn told(
-    pool: &PgPool,
+    db: &mut PgConnection,
     asked: impl Iterator<Item = (TaskId, u32)> + Clone,
     done: Vec<Change>,
     repeats: impl Fn(usize, &Change) -> bool,
@@ -247,7 +247,7 @@ async fn told(
     let open: Vec<TaskId> =
         asked.clone().filter(|key| !done.contains_key(key)).map(|(task, _)| task).collect();
     let stands: HashMap<TaskId, Change> =
-        read::glance(pool, &open).await?.into_iter().map(|change| (change.task, change)).collect();
+        read::glance(db, &open).await?.into_iter().map(|change| (change.task, change)).collect();
     let answer = |(index, (task, attempt)): (usize, (TaskId, u32))| {
         let change = done.get(&(task, attempt)).or_else(|| stands.get(&task));
         match change.cloned() {

@@ -5,6 +5,7 @@
 //! its rows in the order of their ids. The moment is `now_ms()`, the database's, in all of them.
 
 mod batches;
+mod connections;
 mod finish;
 mod owner;
 mod read;
@@ -22,6 +23,7 @@ use crate::{
     task::{Answer, BatchId, Change, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
 };
 use async_trait::async_trait;
+use connections::Connections;
 use sqlx::{
     Connection, PgConnection, PgPool,
     migrate::MigrateError,
@@ -67,7 +69,7 @@ const PINNED: [(&str, &str); 4] = [
 pub struct PostgresStore {
     pool: PgPool,
     /// For statements that look rows up by their ids.
-    pinned: PgPool,
+    pinned: Connections,
 }
 
 impl PostgresStore {
@@ -83,7 +85,7 @@ impl PostgresStore {
         let planned = (connections / 4).max(1);
         Ok(Self {
             pool: pool(options.clone().options(PLANNED), planned),
-            pinned: pool(options.options(PINNED), connections.saturating_sub(planned).max(1)),
+            pinned: Connections::new(options.options(PINNED), connections.saturating_sub(planned)),
         })
     }
 
@@ -139,6 +141,19 @@ async fn within<T>(limit: Duration, verb: impl Future<Output = Result<T>>) -> Re
     timeout(limit, verb).await.unwrap_or(Err(Error::Unavailable(sqlx::Error::PoolTimedOut)))
 }
 
+/// A verb whose statements look rows up by their ids, on a connection that is kept for such.
+macro_rules! by_ids {
+    ($store:ident, |$db:ident| $verb:expr) => {
+        within(VERB, async {
+            let mut lent = $store.pinned.lend().await?;
+            let $db = &mut *lent;
+            let came = $verb.await;
+            lent.back(came)
+        })
+        .await
+    };
+}
+
 /// # Cancel safety
 /// A dropped verb has happened as a whole or not at all; which of the two is not known.
 #[async_trait]
@@ -151,26 +166,29 @@ impl Store for PostgresStore {
     }
 
     async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
-        within(VERB, submit::submit(&self.pinned, tasks)).await
+        by_ids!(self, |db| submit::submit(db, tasks))
     }
     async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
         within(VERB, batches::create(&self.pool, batch, tasks)).await
     }
 
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
-        within(VERB, read::get(&self.pinned, project, id)).await
+        by_ids!(self, |db| read::get(db, project, id))
+    }
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Answer>)>> {
+        by_ids!(self, |db| read::whole(db, project, id))
     }
     async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
         within(VERB, read::list(&self.pool, project, query)).await
     }
     async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>> {
-        within(VERB, read::payload(&self.pinned, project, id)).await
+        by_ids!(self, |db| read::payload(db, project, id))
     }
     async fn answer(&self, project: ProjectId, id: TaskId) -> Result<Option<Answer>> {
-        within(VERB, read::answer(&self.pinned, project, id)).await
+        by_ids!(self, |db| read::answer(db, project, id))
     }
     async fn glance(&self, ids: &[TaskId]) -> Result<Vec<Change>> {
-        within(VERB, read::glance(&self.pinned, ids)).await
+        by_ids!(self, |db| read::glance(db, ids))
     }
     async fn position(&self, project: ProjectId, id: TaskId) -> Result<Option<u64>> {
         within(VERB, read::position(&self.pool, project, id)).await
@@ -216,16 +234,16 @@ impl Store for PostgresStore {
         within(VERB, worker::retire(&self.pool, worker)).await
     }
     async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
-        within(VERB, worker::claim(&self.pinned, worker, ids)).await
+        by_ids!(self, |db| worker::claim(db, worker, ids))
     }
     async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>> {
         within(VERB, worker::claim_ready(&self.pool, worker, queues, limit)).await
     }
     async fn finish(&self, ends: &[Finish]) -> Result<Vec<Finished>> {
-        within(VERB, finish::finish(&self.pinned, ends)).await
+        by_ids!(self, |db| finish::finish(db, ends))
     }
     async fn again(&self, agains: &[Again]) -> Result<Vec<Finished>> {
-        within(VERB, finish::again(&self.pinned, agains)).await
+        by_ids!(self, |db| finish::again(db, agains))
     }
     async fn release(&self, worker: WorkerId, claims: &[(TaskId, u32)]) -> Result<Vec<Change>> {
         within(VERB, worker::release(&self.pool, worker, claims)).await

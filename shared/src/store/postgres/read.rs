@@ -9,23 +9,44 @@ use crate::{
     store::{Error, ListQuery, Page, QueueFigures, Result, UpstreamModels, Worker},
     task::{Answer, Change, Payload, ProjectId, Task, TaskId, WorkerId},
 };
-use sqlx::{PgPool, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, postgres::PgRow};
 use std::time::Duration;
 
 /// Beyond this many tasks ahead per project, a position is only a bound.
 const AHEAD_MAX: i64 = 10_000;
 
-pub(super) async fn get(pool: &PgPool, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
+pub(super) async fn get(db: &mut PgConnection, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
     const SQL: &str =
         concat!("select", task_columns!(), "from", task_tables!(), "where t.project = $1 and t.id = $2");
-    let row = sqlx::query(SQL).bind(project.0).bind(id.0).fetch_optional(pool).await?;
+    let row = sqlx::query(SQL).bind(project.0).bind(id.0).fetch_optional(db).await?;
     row.as_ref().map(rows::task).transpose()
 }
 
+pub(super) async fn whole(
+    db: &mut PgConnection,
+    project: ProjectId,
+    id: TaskId,
+) -> Result<Option<(Task, Option<Answer>)>> {
+    const SQL: &str = concat!(
+        "select",
+        task_columns!(),
+        ", r.content_type, r.request_id, r.body, r.object, r.object_len from",
+        task_tables!(),
+        "where t.project = $1 and t.id = $2"
+    );
+    let row = sqlx::query(SQL).bind(project.0).bind(id.0).fetch_optional(db).await?;
+    let read = |row: &PgRow| {
+        let task = rows::task(row)?;
+        let kept = task.answer_status.is_some().then(|| read_answer(row)).transpose()?;
+        Ok((task, kept))
+    };
+    row.as_ref().map(read).transpose()
+}
+
 /// Tasks of any project: for repeats of a submit.
-pub(super) async fn many(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Task>> {
+pub(super) async fn many(db: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<Task>> {
     const SQL: &str = concat!("select", task_columns!(), "from", task_tables!(), "where t.id = any($1)");
-    let found = sqlx::query(SQL).bind(rows::uuids(ids)).fetch_all(pool).await?;
+    let found = sqlx::query(SQL).bind(rows::uuids(ids)).fetch_all(db).await?;
     found.iter().map(rows::task).collect()
 }
 
@@ -85,37 +106,41 @@ pub(super) fn page<T>(found: &[PgRow], limit: u32, read: impl Fn(&PgRow) -> Resu
     Ok(Page { items, has_more: found.len() > limit })
 }
 
-pub(super) async fn payload(pool: &PgPool, project: ProjectId, id: TaskId) -> Result<Option<Payload>> {
+pub(super) async fn payload(
+    db: &mut PgConnection,
+    project: ProjectId,
+    id: TaskId,
+) -> Result<Option<Payload>> {
     let sql = "select p.body, p.object, p.object_len from tasks t join payloads p on p.task = t.id
       where t.project = $1 and t.id = $2";
-    let row = sqlx::query(sql).bind(project.0).bind(id.0).fetch_optional(pool).await?;
+    let row = sqlx::query(sql).bind(project.0).bind(id.0).fetch_optional(db).await?;
     row.as_ref().map(rows::payload).transpose()
 }
 
-pub(super) async fn answer(pool: &PgPool, project: ProjectId, id: TaskId) -> Result<Option<Answer>> {
+pub(super) async fn answer(db: &mut PgConnection, project: ProjectId, id: TaskId) -> Result<Option<Answer>> {
     let sql = "select r.status, r.content_type, r.request_id, r.body, r.object, r.object_len
       from tasks t join results r on r.task = t.id
       where t.project = $1 and t.id = $2 and r.status is not null";
-    let row = sqlx::query(sql).bind(project.0).bind(id.0).fetch_optional(pool).await?;
-    let read = |row: &PgRow| {
-        let status =
-            column::<i16>(row, "status")?.try_into().map_err(|_| Error::Unreadable { column: "status" })?;
-        Ok(Answer {
-            status,
-            content_type: column(row, "content_type")?,
-            request_id: column(row, "request_id")?,
-            body: rows::payload(row)?,
-        })
-    };
-    row.as_ref().map(read).transpose()
+    let row = sqlx::query(sql).bind(project.0).bind(id.0).fetch_optional(db).await?;
+    row.as_ref().map(read_answer).transpose()
 }
 
-pub(super) async fn glance(pool: &PgPool, ids: &[TaskId]) -> Result<Vec<Change>> {
+fn read_answer(row: &PgRow) -> Result<Answer> {
+    let status = column::<i16>(row, "status")?.try_into();
+    Ok(Answer {
+        status: status.map_err(|_| Error::Unreadable { column: "status" })?,
+        content_type: column(row, "content_type")?,
+        request_id: column(row, "request_id")?,
+        body: rows::payload(row)?,
+    })
+}
+
+pub(super) async fn glance(db: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<Change>> {
     const SQL: &str = concat!("select", change_columns!(), "from tasks t where t.id = any($1)");
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    rows::changes(&sqlx::query(SQL).bind(rows::uuids(ids)).fetch_all(pool).await?)
+    rows::changes(&sqlx::query(SQL).bind(rows::uuids(ids)).fetch_all(db).await?)
 }
 
 /// The projects that have ready tasks in a queue, hopping from one to the next on `tasks_ready`: the backlog's size does not

@@ -14,14 +14,14 @@ use crate::{
     store::{Result, Submitted},
     task::{NewTask, Task, TaskId},
 };
-use sqlx::{PgPool, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
-pub(super) async fn submit(pool: &PgPool, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
+pub(super) async fn submit(db: &mut PgConnection, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
     let inputs: Vec<&NewTask> = tasks.iter().collect();
     let mut answers = vec![None; tasks.len()];
-    match insert(pool, &firsts(&inputs)).await {
+    match insert(db, &firsts(&inputs)).await {
         Ok(born) => settle(&inputs, &mut answers, born),
         // One of them is bad: each is tried on its own below.
         Err(error) if codec::is_bad_data(&error) => {}
@@ -29,7 +29,7 @@ pub(super) async fn submit(pool: &PgPool, tasks: &[NewTask]) -> Result<Vec<Submi
     }
     let open: Vec<&NewTask> = still(&inputs, &answers);
     if open.len() > 1 {
-        match known(pool, &open).await {
+        match known(db, &open).await {
             Ok(found) => fill(&mut answers, found),
             Err(error) if codec::is_bad_data(&error) => {}
             Err(error) => return Err(error),
@@ -37,20 +37,20 @@ pub(super) async fn submit(pool: &PgPool, tasks: &[NewTask]) -> Result<Vec<Submi
     }
     for (input, answer) in inputs.iter().zip(&mut answers) {
         if answer.is_none() {
-            *answer = Some(alone(pool, input).await?);
+            *answer = Some(alone(db, input).await?);
         }
     }
     Ok(answers.into_iter().flatten().collect())
 }
 
 /// One input on its own: stored, known, or refused.
-async fn alone(pool: &PgPool, input: &NewTask) -> Result<Submitted> {
+async fn alone(db: &mut PgConnection, input: &NewTask) -> Result<Submitted> {
     let mut answers = vec![None];
-    let tried = match insert(pool, &[input]).await {
+    let tried = match insert(db, &[input]).await {
         Ok(born) => {
             settle(&[input], &mut answers, born);
             if answers[0].is_none() {
-                known(pool, &[input]).await.map(|found| fill(&mut answers, found))
+                known(db, &[input]).await.map(|found| fill(&mut answers, found))
             } else {
                 Ok(())
             }
@@ -189,14 +189,14 @@ const INSERT: &str = concat!(
     "select * from fresh"
 );
 
-async fn insert(pool: &PgPool, inputs: &[&NewTask]) -> Result<HashMap<TaskId, Born>> {
+async fn insert(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<HashMap<TaskId, Born>> {
     let key = |task: &&'_ NewTask| task.idempotency.as_ref().map(|key| key.key.clone());
     let print = |task: &&'_ NewTask| task.idempotency.as_ref().map(|key| key.fingerprint.to_vec());
     let query = bind(sqlx::query(INSERT), inputs)
         .bind(inputs.iter().map(key).collect::<Vec<_>>())
         .bind(inputs.iter().map(print).collect::<Vec<_>>())
         .bind(ms(KEY_TTL));
-    let rows = query.fetch_all(pool).await?;
+    let rows = query.fetch_all(&mut *db).await?;
     let born = |row| {
         let born = Born {
             state: get(row, "state")?,
@@ -249,10 +249,10 @@ const KEYS: &str = "select i.id, k.task, k.fingerprint
   join idempotency k on k.project = i.project and k.key = i.key";
 
 /// What earlier submits made of these inputs: the task with the same id, or the one that the key stands for.
-async fn known(pool: &PgPool, inputs: &[&NewTask]) -> Result<Vec<Option<Submitted>>> {
+async fn known(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<Vec<Option<Submitted>>> {
     let ids: Vec<TaskId> = inputs.iter().map(|task| task.id).collect();
     let tasks: HashMap<TaskId, Task> =
-        read::many(pool, &ids).await?.into_iter().map(|task| (task.id, task)).collect();
+        read::many(db, &ids).await?.into_iter().map(|task| (task.id, task)).collect();
     let keyed = inputs.iter().filter_map(|task| Some((task, task.idempotency.as_ref()?)));
     let (mut by, mut projects, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     for (task, key) in keyed {
@@ -262,7 +262,7 @@ async fn known(pool: &PgPool, inputs: &[&NewTask]) -> Result<Vec<Option<Submitte
     }
     let mut holders = HashMap::new();
     if !keys.is_empty() {
-        let rows = sqlx::query(KEYS).bind(by).bind(projects).bind(keys).fetch_all(pool).await?;
+        let rows = sqlx::query(KEYS).bind(by).bind(projects).bind(keys).fetch_all(&mut *db).await?;
         for row in &rows {
             let holder: (Uuid, Vec<u8>) = (get(row, "task")?, get(row, "fingerprint")?);
             holders.insert(TaskId(get(row, "id")?), holder);

@@ -10,7 +10,7 @@ use crate::{
     store::{Claimed, NewWorker, Result},
     task::{Change, QueueName, TaskId, WorkerId},
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -77,14 +77,14 @@ macro_rules! start {
     };
 }
 
-pub(super) async fn claim(pool: &PgPool, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
+pub(super) async fn claim(db: &mut PgConnection, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
     const SQL: &str = start!("t.id = any($2)");
     let mut ids = rows::uuids(ids);
     ids.sort_unstable();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let found = sqlx::query(SQL).bind(worker.0).bind(ids).fetch_all(pool).await?;
+    let found = sqlx::query(SQL).bind(worker.0).bind(ids).fetch_all(db).await?;
     found.iter().map(rows::claimed).collect()
 }
 

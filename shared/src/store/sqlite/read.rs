@@ -18,6 +18,23 @@ pub(super) async fn get(
     row.as_ref().map(rows::task).transpose()
 }
 
+/// See [`super::super::Store::whole`].
+pub(super) async fn whole(
+    db: impl SqliteExecutor<'_>,
+    project: ProjectId,
+    id: TaskId,
+) -> Result<Option<(Task, Option<Answer>)>, Fault> {
+    let sql = select_task!(
+        ", r.content_type, r.request_id, r.body, r.object, r.object_len",
+        "where t.id = ?1 and t.project = ?2"
+    );
+    let row = sqlx::query(sql).bind(id.0).bind(project.0).fetch_optional(db).await?;
+    let Some(row) = row else { return Ok(None) };
+    let task = rows::task(&row)?;
+    let kept = task.answer_status.is_some().then(|| rows::answer(&row)).transpose()?;
+    Ok(Some((task, kept)))
+}
+
 /// See [`super::super::Store::list`].
 pub(super) async fn list(
     db: impl SqliteExecutor<'_>,

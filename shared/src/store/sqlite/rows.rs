@@ -116,12 +116,16 @@ pub(super) fn bind_usage<'q>(statement: Statement<'q>, usage: Option<Usage>) -> 
 /// The columns that [`task`] reads, and where they come from.
 macro_rules! select_task {
     ($rest:literal) => {
+        select_task!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "select t.id, t.project, t.batch, t.started_by, t.created_at, t.ready_at, t.started_at, t.finished_at, \
              t.expires_at, t.result_expires_at, t.last_seq, t.line, t.attempt, t.failures, t.crashes, \
              t.max_attempts, t.priority, t.state, t.queue, t.relay, t.endpoint, t.model, p.custom_id, p.metadata, \
-             r.status, r.error, r.input_tokens, r.cached_tokens, r.output_tokens, r.reasoning_tokens \
-             from tasks t left join payloads p on p.task = t.id left join results r on r.task = t.id ",
+             r.status, r.error, r.input_tokens, r.cached_tokens, r.output_tokens, r.reasoning_tokens ",
+            $more,
+            " from tasks t left join payloads p on p.task = t.id left join results r on r.task = t.id ",
             $rest
         )
     };
