@@ -40,6 +40,7 @@ type Step = Result<bool, Error>;
 
 /// Walks until `stop`.
 pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToken) {
+    let (to_fill, windows) = (backends.clone(), config.clone());
     let mut sweep = Sweep {
         backends,
         judge: reap::Judge::new(config.lease.ttl, Instant::now()),
@@ -50,14 +51,19 @@ pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToke
     let walking = async {
         loop {
             sweep.round().await;
-            // ± 20 %, so that processes that started together do not walk together.
-            sleep(sweep.config.sweep_period.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+            sleep(uneven(sweep.config.sweep_period)).await;
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
         () = walking => {}
+        () = refill::walk(&to_fill, &windows) => {}
     }
+}
+
+/// ± 20 %, so that processes that started together do not walk together.
+fn uneven(period: Duration) -> Duration {
+    period.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
 struct Sweep {
@@ -88,9 +94,6 @@ impl Sweep {
         full(|| expire::step(backends)).await?;
         full(|| due::step(backends)).await?;
         judge.answered(Instant::now());
-        for lane in &config.lanes {
-            refill::step(backends, &lane.name, config.window).await?;
-        }
         full(|| batches::cancel(backends)).await?;
         full(|| batches::close(backends)).await?;
         judge.answered(Instant::now());

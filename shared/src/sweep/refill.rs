@@ -1,22 +1,41 @@
-//! The lane's window, filled from the backlog: what was too much when it was submitted, and what the queue has lost.
+//! The lanes' windows, filled from the backlog: what was too much when it was submitted, and what the queue has lost.
+//!
+//! A walk of its own, ten times as quick as the other duties while there is a backlog: workers empty a window faster than once
+//! a second.
 
-use super::{Error, PATIENCE, PATIENCE_BELL, ring};
-use crate::{backends::Backends, task::QueueName};
-use tokio::time::timeout;
+use super::{Error, PATIENCE, PATIENCE_BELL, ring, uneven};
+use crate::{backends::Backends, config::Config, task::QueueName};
+use tokio::time::{sleep, timeout};
 
-/// Fills a lane that is less than half full. Ids that are there already stay as they are, so that it may run anywhere, any time.
-pub(super) async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<(), Error> {
+/// Fills windows for ever.
+pub(super) async fn walk(backends: &Backends, config: &Config) {
+    loop {
+        let mut backlog = false;
+        for lane in &config.lanes {
+            match step(backends, &lane.name, config.window).await {
+                Ok(more) => backlog |= more,
+                // The other duties' walk tells of outages.
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "no refill"),
+            }
+        }
+        sleep(uneven(if backlog { config.sweep_period / 10 } else { config.sweep_period })).await;
+    }
+}
+
+/// Fills a lane that is less than half full; tells whether more waits than a window holds, as far as one can see. Ids that are
+/// there already stay as they are, so that it may run anywhere, any time.
+async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bool, Error> {
     match timeout(PATIENCE_BELL, backends.queue.depth(lane)).await {
         Ok(Ok(depth)) if depth < window.div_ceil(2) => {}
-        Ok(Ok(_)) => return Ok(()),
+        Ok(Ok(_)) => return Ok(true),
         failed => {
             // Workers claim straight from the database while the queue is away.
             super::unheard(failed.ok().and_then(Result::err), 0);
-            return Ok(());
+            return Ok(false);
         }
     }
     let limit = u32::try_from(window).unwrap_or(u32::MAX);
     let bells = timeout(PATIENCE, backends.store.ready(lane, limit)).await??;
     ring(backends, &bells).await;
-    Ok(())
+    Ok(bells.len() >= window)
 }
