@@ -9,6 +9,9 @@ mod journey;
 /// What survives when processes and services die.
 mod crash;
 
+/// What a task costs, as the servers count it.
+mod cost;
+
 /// The command line: demo, configuration, and errors a person can act on.
 mod cli;
 

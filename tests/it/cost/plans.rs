@@ -1,0 +1,116 @@
+//! The plans of the statements of a task's way, as Postgres ran them: explained by the server, read from its log.
+//!
+//! A plan is made once per connection, perhaps while all tables were empty. It must be the right one all the same when they are
+//! full.
+
+use super::{database, work_off};
+use anyhow::Context;
+use harness::{App, Mode};
+use serde_json::Value;
+use sqlx::{Executor, PgConnection};
+use std::{collections::BTreeSet, path::PathBuf};
+
+/// 150,000 tasks that have ended, and 50,000 that wait in a queue that nobody serves.
+const FULL: &str = "
+  insert into tasks (id, project, created_at, ready_at, wake_at, started_at, finished_at, expires_at, result_expires_at,
+    last_seq, attempt, max_attempts, priority, state, queue, relay, endpoint, model)
+  select gen_random_uuid(), '00000000-0000-0000-0000-000000000000', now_ms(), now_ms(),
+    case when n > 150000 then now_ms() + 86400000 end, now_ms(), now_ms(), now_ms() + 86400000,
+    case when n <= 150000 then now_ms() + 86400000 end, 2, 1, 3, 0,
+    case when n > 150000 then 'queued' else 'completed' end, 'elsewhere', 'lifecycle', '/v1/chat/completions', 'sim-chat'
+  from generate_series(1, 200000) n;
+  insert into payloads (task, body, execution_timeout_ms, ttl_ms, backoff_base_ms, backoff_max_ms, result_ttl_ms)
+  select id, '{}', 1000, 1000, 1, 1, 1000 from tasks on conflict do nothing;
+  insert into results (task, attempt, status, body) select id, 1, 200, '{}' from tasks on conflict do nothing";
+
+/// The statements of a task's way by what only they say.
+const VERBS: [(&str, &str); 3] = [
+    ("submit", "insert into payloads"),
+    ("claim", "set state = 'in_progress'"),
+    ("finish", "set state = i.state"),
+];
+
+#[expect(clippy::disallowed_methods, reason = "the test is told of the server's log by scripts/services")]
+fn log() -> anyhow::Result<PathBuf> {
+    std::env::var("LONGHAUL_TEST_POSTGRES_LOG")
+        .map(PathBuf::from)
+        .context("no log of Postgres: use scripts/test")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_looked_up_by_key_in_an_empty_database_and_in_a_full_one() -> anyhow::Result<()> {
+    harness::journey(Mode::Distributed, async |_| {
+        let app = App::with(Mode::Distributed).slots(64).start().await?;
+        let mut db = database(&app).await?;
+        explain_from_now_on(&mut db).await?;
+
+        reconnect(&mut db).await?;
+        work_off(&app, 200).await?;
+        let read = judge("in an empty database", 0)?;
+
+        sqlx::raw_sql(FULL).execute(&mut db).await?;
+        work_off(&app, 200).await?;
+        let read = judge("in a full database, planned when it was empty", read)?;
+
+        reconnect(&mut db).await?;
+        work_off(&app, 200).await?;
+        judge("in a full database", read)?;
+        Ok(())
+    })
+    .await
+}
+
+/// Every connection that is opened from now on has its statements explained in the server's log.
+async fn explain_from_now_on(db: &mut PgConnection) -> anyhow::Result<()> {
+    let settings = "do $$ begin
+      execute format('alter database %I set session_preload_libraries = ''auto_explain''', current_database());
+      execute format('alter database %I set auto_explain.log_min_duration = 0', current_database());
+      execute format('alter database %I set auto_explain.log_format = ''json''', current_database());
+    end $$";
+    db.execute(settings).await?;
+    Ok(())
+}
+
+/// Ends the app's connections, and with them the plans that they have made.
+async fn reconnect(db: &mut PgConnection) -> anyhow::Result<()> {
+    let sql = "select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and application_name = 'longhaul'";
+    db.execute(sql).await?;
+    Ok(())
+}
+
+/// Fails if a row of a large table was found in another way than by a key in an index; gives how far the log has been read.
+fn judge(when: &str, from: usize) -> anyhow::Result<usize> {
+    let text = String::from_utf8_lossy(&std::fs::read(log()?)?).into_owned();
+    let mut seen = BTreeSet::new();
+    for plan in plans(text.get(from..).unwrap_or_default()) {
+        let query = plan["Query Text"].as_str().unwrap_or_default();
+        let Some((verb, _)) = VERBS.iter().find(|(_, only)| query.contains(only)) else { continue };
+        seen.insert(*verb);
+        let mut scans = Vec::new();
+        unkeyed(&plan["Plan"], &mut scans);
+        anyhow::ensure!(scans.is_empty(), "{verb} {when} reads whole tables or indexes: {scans:#?}");
+    }
+    anyhow::ensure!(seen.len() == VERBS.len(), "{when} only {seen:?} were explained");
+    Ok(text.len())
+}
+
+/// The plans in a log: a line that ends with `plan:`, then lines with a tab in front. Other tests' databases have none.
+fn plans(log: &str) -> impl Iterator<Item = Value> {
+    log.split("  plan:\n").skip(1).filter_map(|rest| {
+        let json: String = rest.lines().map_while(|line| line.strip_prefix('\t')).collect();
+        serde_json::from_str(&json).ok()
+    })
+}
+
+/// The nodes of a plan that read a large table without a key.
+fn unkeyed(node: &Value, found: &mut Vec<String>) {
+    let (kind, table) = (node["Node Type"].as_str().unwrap_or_default(), node["Relation Name"].as_str());
+    let large = table.is_some_and(|table| ["tasks", "payloads", "results", "attempts"].contains(&table));
+    if large && kind != "ModifyTable" && node["Index Cond"].is_null() {
+        found.push(node.to_string());
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        unkeyed(child, found);
+    }
+}
