@@ -1,7 +1,9 @@
 //! The named runs: which figures of which systems.
 
 use crate::{
-    measure::Measure::{self, Accept, Backlog, Followed, Idle, InFlight, Read, Relay, Slots, Through},
+    measure::Measure::{
+        self, Accept, Backlog, Followed, Idle, InFlight, Read, Relay, Slots, Steady, Through,
+    },
     system::System::{self, Bullmq, Celery, Longhaul, LonghaulApalis, LonghaulEmbedded},
 };
 
@@ -19,13 +21,13 @@ pub(crate) const ALL: &[Profile] = &[
         name: "peers",
         about: "Longhaul beside FastAPI + Celery and BullMQ + Fastify: the same work, in turns",
         systems: &[Longhaul, Celery, Bullmq],
-        measures: &[Accept, Through, Idle, Read, Slots],
+        measures: &[Accept, Through, Steady, Idle, Read, Slots],
     },
     Profile {
         name: "modes",
         about: "Longhaul on Postgres + Redis, with both transports, and embedded on SQLite",
         systems: &[Longhaul, LonghaulApalis, LonghaulEmbedded],
-        measures: &[Accept, Through, Followed, Idle, Read, Slots],
+        measures: &[Accept, Through, Followed, Steady, Idle, Read, Slots],
     },
     Profile {
         name: "size",
@@ -37,7 +39,7 @@ pub(crate) const ALL: &[Profile] = &[
         name: "all",
         about: "everything of every system",
         systems: &[Longhaul, LonghaulApalis, LonghaulEmbedded, Celery, Bullmq],
-        measures: &[Accept, Through, Followed, Idle, Read, Slots, Backlog, InFlight, Relay],
+        measures: &[Accept, Through, Followed, Steady, Idle, Read, Slots, Backlog, InFlight, Relay],
     },
 ];
 

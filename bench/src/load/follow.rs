@@ -62,6 +62,8 @@ impl News {
                 let frame = watch.next().await?;
                 match frame["event"]["type"].as_str() {
                     Some("task.completed") => {
+                        let answer = &frame["event"]["data"]["task"]["result"];
+                        anyhow::ensure!(!answer.is_null(), "an end without its answer: {frame}");
                         let id = frame["event"]["task_id"].as_str();
                         return Ok(id.with_context(|| format!("no id in {frame}"))?.to_owned());
                     }

@@ -1,30 +1,27 @@
 //! Whether a long queue costs more than a short one: 200,000 tasks wait when the worker starts.
 //!
-//! In the same run and database before that: the rate through an empty queue, and the time of an accept at a steady 2,000 a
-//! second. The drain is measured with the same steady stream beside it.
+//! In the same run and database before that: the rate through an empty queue, and the time of an accept meanwhile. The drain is
+//! measured with 20,000 more tasks that come in over as many connections.
 
 use super::{CONNECTIONS, Figures, Load, USUAL, all_done, cost::Cost, now_ms, percentiles, warm_up};
 use crate::{
     load::submit::{Pace, send},
-    system::Running,
+    system::{Running, Wish},
 };
 use anyhow::ensure;
 
 const WAITING: u32 = 200_000;
 const MEANWHILE: u32 = 20_000;
-const STEADY: Pace = Pace::PerSecond(2_000.0);
 
 pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
-    let mut running = Running::start(load.system, USUAL).await?;
+    let mut running = Running::start(load.system, Wish { slots: 256, ..USUAL }).await?;
     warm_up(&running, 1_000, true).await?;
     let mut figures = Figures::new();
 
     let (meanwhile, through) = (load.count(MEANWHILE), load.count(80_000));
-    let sent = send(running.api, &running.submit, (meanwhile, CONNECTIONS), STEADY, 202).await?;
-    percentiles(&mut figures, "empty_accept", sent.took_ms);
-    all_done(&running).await?;
     let since = now_ms();
-    send(running.api, &running.submit, (through, CONNECTIONS), Pace::Closed, 202).await?;
+    let sent = send(running.api, &running.submit, (through, CONNECTIONS), Pace::Closed, 202).await?;
+    percentiles(&mut figures, "empty_accept", sent.took_ms);
     all_done(&running).await?;
     let empty = done_per_s(&running, since, through).await?;
 
@@ -34,7 +31,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     running.rows.settle().await?;
     running.add_worker().await?;
     let cost = Cost::begin(&running).await?;
-    let sent = send(running.api, &running.submit, (meanwhile, CONNECTIONS), STEADY, 202).await?;
+    let sent = send(running.api, &running.submit, (meanwhile, CONNECTIONS), Pace::Closed, 202).await?;
     percentiles(&mut figures, "drain_accept", sent.took_ms);
     all_done(&running).await?;
     let all = waiting + meanwhile;

@@ -19,6 +19,7 @@ use crate::{
 use clap::ValueEnum;
 use shared::clock::UnixMs;
 use std::{collections::BTreeMap, fmt, time::Duration};
+use through::Way;
 use tokio::time::{Instant, sleep};
 
 /// Figures by name.
@@ -34,6 +35,8 @@ pub(crate) enum Measure {
     Through,
     /// The same, with one dashboard that follows everything.
     Followed,
+    /// 200 a second: what a task waits when the system is neither idle nor full.
+    Steady,
     /// One task at a time: until its event is there and GET shows the answer.
     Idle,
     /// GETs of a finished task on 64 connections.
@@ -58,10 +61,9 @@ impl Measure {
     /// Whether this system can be asked for it.
     pub(crate) fn suits(self, system: System) -> bool {
         match self {
-            Self::Relay | Self::Backlog => {
-                system.is_longhaul() && system != System::LonghaulEmbedded
-                    || self == Self::Relay && system.is_longhaul()
-            }
+            Self::Relay => system.is_longhaul(),
+            // An embedded process cannot be without its worker.
+            Self::Backlog => system.is_longhaul() && system != System::LonghaulEmbedded,
             // Threads by the thousand thrash.
             Self::InFlight => system != System::Celery,
             _ => true,
@@ -77,8 +79,9 @@ pub(crate) async fn run(measure: Measure, system: System, scale: f64) -> anyhow:
     let load = Load { system, scale };
     match measure {
         Measure::Accept => accept::run(load).await,
-        Measure::Through => through::run(load, false).await,
-        Measure::Followed => through::run(load, true).await,
+        Measure::Through => through::run(load, Way::Flood).await,
+        Measure::Followed => through::run(load, Way::Followed).await,
+        Measure::Steady => through::run(load, Way::Steady).await,
         Measure::Idle => idle::run(load).await,
         Measure::Read => read::run(load).await,
         Measure::Slots => slots::run(load).await,

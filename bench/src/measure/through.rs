@@ -6,21 +6,38 @@ use crate::{
         follow::News,
         submit::{Pace, send},
     },
-    system::Running,
+    system::{Running, Wish},
 };
 use anyhow::ensure;
 use tokio::task::JoinSet;
 
-pub(super) async fn run(load: Load, followed: bool) -> anyhow::Result<Figures> {
-    let running = Running::start(load.system, USUAL).await?;
+/// How the tasks come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Way {
+    /// As fast as they are accepted.
+    Flood,
+    /// The same, and a dashboard follows all of them.
+    Followed,
+    /// 200 a second for ten seconds, which every system can bear.
+    Steady,
+}
+
+pub(super) async fn run(load: Load, way: Way) -> anyhow::Result<Figures> {
+    // Each system as it does best with a model that takes no time: peers gain nothing above 64.
+    let slots = if load.system.is_longhaul() { 256 } else { USUAL.slots };
+    let running = Running::start(load.system, Wish { slots, ..USUAL }).await?;
     warm_up(&running, 1_000, true).await?;
     let mut figures = Figures::new();
-    let (count, mut followers) = (load.share(80_000), JoinSet::new());
-    if followed {
+    let (count, pace) = match way {
+        Way::Steady => (load.count(2_000), Pace::PerSecond(200.0)),
+        Way::Flood | Way::Followed => (load.share(80_000), Pace::Closed),
+    };
+    let mut followers = JoinSet::new();
+    if way == Way::Followed {
         followers.spawn(follow(running.follow.open().await?, count));
     }
     let (cost, since) = (Cost::begin(&running).await?, now_ms());
-    let sent = send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, 202).await?;
+    let sent = send(running.api, &running.submit, (count, CONNECTIONS), pace, 202).await?;
     all_done(&running).await?;
     followers.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
     cost.end(&running, sent.took_ms.len(), &mut figures).await?;

@@ -21,7 +21,7 @@ pub(super) async fn start(system: System, wish: Wish, model: ModelServer) -> any
         (System::Celery, 0) => ("prefork", 4),
         _ => ("threads", wish.slots),
     };
-    let env = vec![
+    let env = [
         ("DATABASE_URL", database.clone()),
         ("REDIS_URL", redis.url.clone()),
         ("UPSTREAM_URL", format!("{}/v1/chat/completions", model.url)),
