@@ -1,7 +1,7 @@
 //! The way in: HTTP from clients to committed tasks, and the news of them back.
 //!
 //! A connection comes through [`listen`] and the [`gate`]; [`routes`] is the whole table. [`submit`] commits a task and
-//! answers 202; [`tell`] then rings for it. [`tasks`], [`list`], [`batches`] and [`admin`] read and steer. [`stream`], [`ws`] and
+//! answers 202; [`shared::news`] then rings for it. [`tasks`], [`list`], [`batches`] and [`admin`] read and steer. [`stream`], [`ws`] and
 //! [`wait`] all stand on [`follow`], which tells every event once and in order, and on the [`watcher`], which looks at the
 //! rows so that nothing told in vain stays unknown. Never here: calls to models.
 
