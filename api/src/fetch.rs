@@ -14,22 +14,21 @@ use tokio::time::timeout;
 /// Longest time for one question to a backend.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The kept answer of a task with its bytes, if it has one.
+/// The answer of a task with its bytes, if it has one; `kept` if it was read along with the task.
 ///
 /// # Errors
 /// The database or the object store is away.
-pub(crate) async fn answer(app: &App, task: &Task) -> Result<Option<(Answer, Bytes)>, ApiError> {
-    if task.answer_status.is_none() {
-        return Ok(None);
-    }
-    opened(app, timeout(DEADLINE, app.backends.store.answer(app.project, task.id)).await??).await
-}
-
-/// An answer with its bytes.
-///
-/// # Errors
-/// The object store is away.
-pub(crate) async fn opened(app: &App, kept: Option<Answer>) -> Result<Option<(Answer, Bytes)>, ApiError> {
+pub(crate) async fn answer(
+    app: &App,
+    task: &Task,
+    kept: Option<Answer>,
+) -> Result<Option<(Answer, Bytes)>, ApiError> {
+    let kept = match kept {
+        None if task.answer_status.is_some() => {
+            timeout(DEADLINE, app.backends.store.answer(app.project, task.id)).await??
+        }
+        kept => kept,
+    };
     let Some(answer) = kept else { return Ok(None) };
     let body = timeout(DEADLINE, app.backends.objects.open(&answer.body)).await??;
     Ok(Some((answer, body)))
@@ -56,7 +55,7 @@ pub(crate) async fn whole(app: &App, id: TaskId) -> Result<Option<(Task, Option<
 ///
 /// # Errors
 /// The database or the object store is away.
-pub(crate) async fn in_full(app: &App, task: &Task) -> Result<Vec<u8>, ApiError> {
-    let beside = Beside { answer: answer(app, task).await?, ..Beside::default() };
+pub(crate) async fn in_full(app: &App, task: &Task, kept: Option<Answer>) -> Result<Vec<u8>, ApiError> {
+    let beside = Beside { answer: answer(app, task, kept).await?, ..Beside::default() };
     Ok(json(&TaskView::new(task, &beside)))
 }

@@ -13,7 +13,6 @@ use crate::{
     error::ApiError,
     fetch,
     state::App,
-    view::{self, Beside, TaskView},
     watcher::{Seen, Watch},
 };
 use serde::Serialize;
@@ -310,8 +309,7 @@ async fn whole(app: &App, event: &Event) -> Result<Option<Box<RawValue>>, ApiErr
     if event.kind.is_terminal() && EventKind::of(task.state) != event.kind {
         return Ok(None);
     }
-    let beside = Beside { answer: fetch::opened(app, kept).await?, ..Beside::default() };
-    let json = view::json(&TaskView::new(&task, &beside));
+    let json = fetch::in_full(app, &task, kept).await?;
     let text = String::from_utf8(json).expect("JSON is UTF-8");
     Ok(Some(RawValue::from_string(text).expect("a view is JSON")))
 }

@@ -93,7 +93,7 @@ impl Pages {
         self.after = page.items.last().map(|task| task.id);
         let mut text = Vec::new();
         for task in &page.items {
-            let answer = fetch::answer(&self.app, task).await?;
+            let answer = fetch::answer(&self.app, task, None).await?;
             let answer = answer.as_ref().map(|(answer, body)| Answered {
                 status_code: answer.status,
                 request_id: answer.request_id.clone().unwrap_or_else(|| RequestId(task.id.0).to_string()),

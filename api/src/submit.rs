@@ -108,14 +108,21 @@ pub(crate) async fn create(
     let patience = prefer_wait(&headers);
     let (mut task, replayed) = accept(&app, &bytes, key.as_deref()).await?;
     let mut status = StatusCode::ACCEPTED;
-    if let Some(patience) = patience {
-        (task, _) = wait::until(&app, &task, wait::Until::Terminal, patience).await?;
+    let mut kept = None;
+    if let Some(patience) = patience.filter(|patience| !patience.is_zero() && !task.state.is_terminal()) {
+        // The task is committed: whatever becomes of the wait, the client has to hear of it.
+        match wait::until(&app, &task, wait::Until::Terminal, patience).await {
+            Ok(now) => (task, kept) = now,
+            Err(error) => {
+                tracing::debug!(%task.id, error = &error as &dyn std::error::Error, "answered without waiting");
+            }
+        }
         if task.state.is_terminal() && !replayed {
             status = StatusCode::OK;
         }
     }
     let body = match task.state.is_terminal() {
-        true => fetch::in_full(&app, &task).await?,
+        true => fetch::in_full(&app, &task, kept).await?,
         false => view::json(&TaskView::new(&task, &Beside::default())),
     };
     let mut response = view::respond(status, body);

@@ -63,7 +63,12 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let id = parse::task_id(&id)?;
     let look = query.map_err(|error| ApiError::invalid("query", error.body_text()))?.0;
-    let (mut task, mut kept) = fetch::whole(&app, id).await?.ok_or_else(|| parse::no_task(id))?;
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let (mut task, mut kept) = match known {
+        // Who knows the task already is told so without its answer being read.
+        Some(_) => (fetch::find(&app, id).await?, None),
+        None => fetch::whole(&app, id).await?.ok_or_else(|| parse::no_task(id))?,
+    };
     if let Some(seconds) = look.wait {
         if !(0.0..=WAIT_MAX).contains(&seconds) {
             return Err(ApiError::invalid(
@@ -72,12 +77,11 @@ pub(crate) async fn get(
             ));
         }
         let until = look.until.as_deref().map_or(Ok(Until::Terminal), Until::parse)?;
-        if !until.is_met_by(task.state) {
+        if !until.is_met_by(task.state) && seconds > 0.0 {
             (task, kept) = wait::until(&app, &task, until, Duration::from_secs_f64(seconds)).await?;
         }
     }
     let etag = format!("\"v{}\"", task.last_seq);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let mut response = match known {
         Some(known) if known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag) => {
             StatusCode::NOT_MODIFIED.into_response()
@@ -96,7 +100,7 @@ async fn in_full(
     include: Option<&str>,
 ) -> Result<Vec<u8>, ApiError> {
     let wants = |what| include.is_some_and(|list| list.split(',').any(|word| word.trim() == what));
-    let mut beside = Beside { answer: fetch::opened(app, kept).await?, ..Beside::default() };
+    let mut beside = Beside { answer: fetch::answer(app, task, kept).await?, ..Beside::default() };
     if task.state == task::State::Queued {
         beside.position = timeout(DEADLINE, app.backends.store.position(app.project, task.id)).await??;
     }
@@ -141,7 +145,7 @@ pub(crate) async fn result(State(app): State<App>, Path(id): Path<String>) -> Re
         S::Completed => true,
         S::Failed => task.answer_status.is_some_and(|status| (400..500).contains(&status)),
     };
-    match fetch::answer(&app, &task).await? {
+    match fetch::answer(&app, &task, None).await? {
         Some((answer, body)) if verbatim => {
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
@@ -181,7 +185,7 @@ pub(crate) async fn cancel(
     let id = parse::task_id(&id)?;
     let reason: Reason = body.as_deref().map_or(Ok(Reason { reason: None }), parse::read)?;
     let task = stop(&app, id, reason.reason.as_deref()).await?;
-    Ok(view::respond(StatusCode::OK, fetch::in_full(&app, &task).await?))
+    Ok(view::respond(StatusCode::OK, fetch::in_full(&app, &task, None).await?))
 }
 
 /// The optional body of a cancel.

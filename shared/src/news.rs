@@ -18,7 +18,7 @@ const BACKLOG: usize = 256;
 /// Messages that are told together.
 const TOGETHER: usize = 64;
 /// Longest time for telling them.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// What one commit has to tell.
 #[derive(Debug, Default)]

@@ -176,7 +176,8 @@ impl Held {
     }
 
     /// Number of attempts.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.lock().len()
     }
 

@@ -94,9 +94,8 @@ impl Beat {
     /// One heartbeat; `false` if the incarnation was reaped.
     async fn once(&mut self, ctx: &Context, worker: WorkerId) -> bool {
         let lease = ctx.config.lease;
-        let (sent, running) = (Instant::now(), ctx.held.len());
-        count_slots(ctx, running);
-        let running = u32::try_from(running).unwrap_or(u32::MAX);
+        let sent = Instant::now();
+        let running = u32::try_from(count_slots(ctx)).unwrap_or(u32::MAX);
         match timeout(lease.ttl, ctx.backends.store.heartbeat(worker, lease.ttl, running)).await {
             Ok(Ok(None)) => return false,
             Ok(Ok(Some(listed))) => {
@@ -138,10 +137,13 @@ impl Beat {
     }
 }
 
-fn count_slots(ctx: &Context, running: usize) {
-    let free = slots(&ctx.config).saturating_sub(running);
-    metrics::gauge!("longhaul_worker_slots", "state" => "busy").set(running as f64);
+/// Gives the number of busy slots.
+fn count_slots(ctx: &Context) -> usize {
+    let free = ctx.slots.available_permits();
+    let busy = slots(&ctx.config).saturating_sub(free);
+    metrics::gauge!("longhaul_worker_slots", "state" => "busy").set(busy as f64);
     metrics::gauge!("longhaul_worker_slots", "state" => "free").set(free as f64);
+    busy
 }
 
 /// Gives claims back uncharged. Failing that, the reaper finds them.

@@ -45,7 +45,13 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     };
     metrics::histogram!("longhaul_task_run_seconds").record(begun.elapsed().as_secs_f64());
     count(spent.as_ref());
-    let _ending = ctx.endings.acquire().await;
+    // At the end there are no more calls to make room for: what is known is handed in at once.
+    let _ending = tokio::select! {
+        biased;
+        () = ctx.drain.cancelled() => None,
+        permit = ctx.endings.acquire(), if outcome.is_some() => Some(permit),
+        else => None,
+    };
     drop(slot);
     let told = Told { floor: teller.floor(), upstream, usage: spent };
     match outcome {

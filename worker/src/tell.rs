@@ -106,13 +106,13 @@ impl Teller {
         }
     }
 
-    /// What the log needs before the first chunk, and the first seq of all that. A log that is there already holds this
-    /// attempt's start, and output of an earlier attempt, which is taken back.
+    /// What the log needs before the first chunk, and the first seq of all that: the attempt's start, unless the log knows of it,
+    /// and where it has output of an earlier attempt, that this is taken back.
     async fn begin(&self, events: &mut Vec<(EventKind, UnixMs, Arc<RawValue>)>) -> i64 {
         let has_log = self.attempt > 1 && self.has_log().await;
-        let kind = if has_log { EventKind::Reset } else { EventKind::Started };
-        events.insert(0, (kind, UnixMs::now(), no_details()));
-        self.started + i64::from(has_log)
+        let before = [EventKind::Started].into_iter().chain(has_log.then_some(EventKind::Reset));
+        events.splice(0..0, before.map(|kind| (kind, UnixMs::now(), no_details())));
+        self.started
     }
 
     async fn has_log(&self) -> bool {

@@ -1,6 +1,7 @@
 -- KEYS: the log of each append. ARGV: most entries of a log, seconds to keep a running and a finished one, then per append:
 -- attempt, floor, start (0 or 1), the task's channel, number of further channels, those, number of events, then flag and body
--- of each event. Flags: t terminal, l other lifecycle, o output.
+-- of each event. Flags: t terminal, s started, l other lifecycle, o output. An attempt starts once: where the log knows of it, a
+-- late or repeated start is left out.
 -- Answers per append the last seq, or false for a stale speaker.
 local entries_max, keep_running, keep_finished = ARGV[1], ARGV[2], ARGV[3]
 local at = 3
@@ -17,7 +18,7 @@ local function append(log)
   for i = 1, 2 * tonumber(take()) do events[i] = take() end
 
   local tip = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  local seq, sealed = -1, -1
+  local seq, sealed, has_started = -1, -1, false
   if tip then
     local newest, seal = tonumber(tip[2][2]), tonumber(tip[2][4])
     if attempt < newest then return false end
@@ -26,23 +27,26 @@ local function append(log)
       sealed = seal
     end
     seq = tonumber(string.match(tip[1], '^%d+'))
+    has_started = attempt == newest and floor <= seq
   end
   seq = math.max(seq, floor - 1)
 
   local keeps, ended = tip or start, false
   for i = 1, #events, 2 do
     local flag, body = events[i], events[i + 1]
-    seq = seq + 1
-    local digits = string.format('%.0f', seq)
-    ended = flag == 't'
-    if ended then sealed = seq end
-    if keeps then
-      redis.call('XADD', log, 'MAXLEN', '=', entries_max, digits .. '-1', 'a', attempt, 's', sealed, 'e', body)
-    end
-    local event = '{"seq":' .. digits .. ',' .. body
-    redis.call('PUBLISH', channel, event)
-    if flag ~= 'o' then
-      for _, topic in ipairs(topics) do redis.call('PUBLISH', topic, event) end
+    if not (flag == 's' and has_started) then
+      seq = seq + 1
+      local digits = string.format('%.0f', seq)
+      ended = flag == 't'
+      if ended then sealed = seq end
+      if keeps then
+        redis.call('XADD', log, 'MAXLEN', '=', entries_max, digits .. '-1', 'a', attempt, 's', sealed, 'e', body)
+      end
+      local event = '{"seq":' .. digits .. ',' .. body
+      redis.call('PUBLISH', channel, event)
+      if flag ~= 'o' then
+        for _, topic in ipairs(topics) do redis.call('PUBLISH', topic, event) end
+      end
     end
   end
   if keeps then redis.call('EXPIRE', log, ended and keep_finished or keep_running) end

@@ -3,7 +3,7 @@
 use super::{
     Append, Appended, EVENTS_MAX, Events, Hub, KEEP_FINISHED, KEEP_RUNNING, Log, Result, Subscription,
 };
-use crate::task::{Event, TaskId, Topic};
+use crate::task::{Event, EventKind, TaskId, Topic};
 use async_trait::async_trait;
 use std::{
     collections::{HashMap, VecDeque},
@@ -73,7 +73,9 @@ impl Logs {
         let keeps = log.is_some() || append.start;
         let before = log.map_or(-1, |log| log.last).max(append.floor - 1);
         let (task_id, attempt) = (append.task, append.attempt);
-        let numbered = (before + 1..).zip(append.events.iter().cloned());
+        let has_started = log.is_some_and(|log| log.attempt == append.attempt && append.floor <= log.last);
+        let told = append.events.iter().filter(|(kind, ..)| !(has_started && *kind == EventKind::Started));
+        let numbered = (before + 1..).zip(told.cloned());
         let event = |(seq, (kind, ts, data))| Arc::new(Event { kind, seq, task_id, attempt, ts, data });
         let events: Vec<_> = numbered.map(event).collect();
         let last = events.last().map_or(before, |event| event.seq);

@@ -83,7 +83,8 @@ pub struct Log {
 /// The event logs and their fan-out.
 #[async_trait]
 pub trait Events: Send + Sync {
-    /// Appends and publishes: one answer per input, in order. A terminal event starts the log's keeping time (15 min).
+    /// Appends and publishes: one answer per input, in order. An attempt starts once: where the log knows of it, a late or
+    /// repeated `task.started` is left out. A terminal event starts the log's keeping time (15 min).
     async fn append(&self, appends: &[Append]) -> Result<Vec<Appended>>;
 
     /// Events with `seq > after` (all retained ones for `None`).

@@ -87,6 +87,7 @@ fn add(call: &mut ScriptInvocation<'_>, append: &Append) -> Result<usize> {
     for (kind, ts, data) in &append.events {
         let flag = match kind {
             kind if kind.is_terminal() => "t",
+            EventKind::Started => "s",
             kind if kind.is_lifecycle() => "l",
             _ => "o",
         };

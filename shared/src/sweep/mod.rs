@@ -115,14 +115,17 @@ async fn full<F: Future<Output = Step>>(step: impl Fn() -> F) -> Result<(), Erro
     Ok(())
 }
 
-/// Rings, best effort: what is not taken in is refilled.
-async fn ring(backends: &Backends, bells: &[store::Bell]) {
+/// Rings, best effort: what is not taken in is refilled. Tells whether the queue heard.
+async fn ring(backends: &Backends, bells: &[store::Bell]) -> bool {
     if bells.is_empty() {
-        return;
+        return true;
     }
     match timeout(PATIENCE_BELL, backends.queue.push(bells)).await {
-        Ok(Ok(_)) => {}
-        failed => unheard(failed.ok().and_then(Result::err), bells.len()),
+        Ok(Ok(_)) => true,
+        failed => {
+            unheard(failed.ok().and_then(Result::err), bells.len());
+            false
+        }
     }
 }
 

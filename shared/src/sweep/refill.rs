@@ -36,6 +36,5 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
     }
     let limit = u32::try_from(window).unwrap_or(u32::MAX);
     let bells = timeout(PATIENCE, backends.store.ready(lane, limit)).await??;
-    ring(backends, &bells).await;
-    Ok(bells.len() >= window)
+    Ok(ring(backends, &bells).await && bells.len() >= window)
 }

@@ -82,7 +82,8 @@ impl PostgresStore {
         // The pool would hide why: it tries again until its time is up.
         let first = within(CONNECT, async { Ok(PgConnection::connect_with(&options).await?.close().await?) });
         first.await?;
-        let planned = (connections / 4).max(1);
+        // Heartbeats are among them: a slow list must not take the only one.
+        let planned = (connections / 4).max(3).min(connections.saturating_sub(1)).max(1);
         Ok(Self {
             pool: pool(options.clone().options(PLANNED), planned),
             pinned: Connections::new(options.options(PINNED), connections.saturating_sub(planned)),
@@ -146,7 +147,7 @@ macro_rules! by_ids {
     ($store:ident, |$db:ident| $verb:expr) => {
         within(VERB, async {
             let mut lent = $store.pinned.lend().await?;
-            let $db = &mut *lent;
+            let $db = lent.connection();
             let came = $verb.await;
             lent.back(came)
         })
