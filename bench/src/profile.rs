@@ -1,9 +1,7 @@
 //! The named runs: which figures of which systems.
 
 use crate::{
-    measure::Measure::{
-        self, Accept, Backlog, Followed, Idle, InFlight, Read, Relay, Slots, Steady, Through,
-    },
+    measure::Measure::{self, Accept, Backlog, Idle, InFlight, Read, Relay, Slots, Steady, Through},
     system::System::{self, Bullmq, Celery, Longhaul, LonghaulApalis, LonghaulEmbedded},
 };
 
@@ -27,7 +25,7 @@ pub(crate) const ALL: &[Profile] = &[
         name: "modes",
         about: "Longhaul on Postgres + Redis, with both transports, and embedded on SQLite",
         systems: &[Longhaul, LonghaulApalis, LonghaulEmbedded],
-        measures: &[Accept, Through, Followed, Steady, Idle, Read, Slots],
+        measures: &[Accept, Through, Steady, Idle, Read, Slots],
     },
     Profile {
         name: "size",
@@ -39,7 +37,7 @@ pub(crate) const ALL: &[Profile] = &[
         name: "all",
         about: "everything of every system",
         systems: &[Longhaul, LonghaulApalis, LonghaulEmbedded, Celery, Bullmq],
-        measures: &[Accept, Through, Followed, Steady, Idle, Read, Slots, Backlog, InFlight, Relay],
+        measures: &[Accept, Through, Steady, Idle, Read, Slots, Backlog, InFlight, Relay],
     },
 ];
 

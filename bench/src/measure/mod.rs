@@ -33,8 +33,6 @@ pub(crate) enum Measure {
     Accept,
     /// The same with a worker and a model that answers at once: until the last row is done.
     Through,
-    /// The same, with one dashboard that follows everything.
-    Followed,
     /// 200 a second: what a task waits when the system is neither idle nor full.
     Steady,
     /// One task at a time: until its event is there and GET shows the answer.
@@ -80,7 +78,6 @@ pub(crate) async fn run(measure: Measure, system: System, scale: f64) -> anyhow:
     match measure {
         Measure::Accept => accept::run(load).await,
         Measure::Through => through::run(load, Way::Flood).await,
-        Measure::Followed => through::run(load, Way::Followed).await,
         Measure::Steady => through::run(load, Way::Steady).await,
         Measure::Idle => idle::run(load).await,
         Measure::Read => read::run(load).await,

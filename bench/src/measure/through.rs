@@ -2,22 +2,16 @@
 
 use super::{CONNECTIONS, Figures, Load, USUAL, all_done, cost::Cost, now_ms, percentiles, warm_up};
 use crate::{
-    load::{
-        follow::News,
-        submit::{Pace, send},
-    },
+    load::submit::{Pace, send},
     system::{Running, Wish},
 };
 use anyhow::ensure;
-use tokio::task::JoinSet;
 
 /// How the tasks come.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
     /// As fast as they are accepted.
     Flood,
-    /// The same, and a dashboard follows all of them.
-    Followed,
     /// 200 a second for ten seconds, which every system can bear.
     Steady,
 }
@@ -30,16 +24,11 @@ pub(super) async fn run(load: Load, way: Way) -> anyhow::Result<Figures> {
     let mut figures = Figures::new();
     let (count, pace) = match way {
         Way::Steady => (load.count(2_000), Pace::PerSecond(200.0)),
-        Way::Flood | Way::Followed => (load.share(80_000), Pace::Closed),
+        Way::Flood => (load.share(80_000), Pace::Closed),
     };
-    let mut followers = JoinSet::new();
-    if way == Way::Followed {
-        followers.spawn(follow(running.follow.open().await?, count));
-    }
     let (cost, since) = (Cost::begin(&running).await?, now_ms());
     let sent = send(running.api, &running.submit, (count, CONNECTIONS), pace, 202).await?;
     all_done(&running).await?;
-    followers.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
     cost.end(&running, sent.took_ms.len(), &mut figures).await?;
     let lives = running.rows.done(since).await?;
     ensure!(lives.len() == count as usize, "{} of {count} tasks were completed", lives.len());
@@ -51,12 +40,4 @@ pub(super) async fn run(load: Load, way: Way) -> anyhow::Result<Figures> {
     percentiles(&mut figures, "done", lives.iter().map(|life| life.finished - life.created).collect());
     running.stop().await?;
     Ok(figures)
-}
-
-/// Counts the news of completed tasks.
-async fn follow(mut news: News, count: u32) -> anyhow::Result<()> {
-    for _ in 0..count {
-        news.completed().await?;
-    }
-    Ok(())
 }
