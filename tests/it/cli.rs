@@ -1,6 +1,6 @@
 //! The command line, run as a person runs it.
 
-use harness::{free_address, output};
+use harness::output;
 use std::time::{Duration, Instant};
 
 async fn text(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<(Option<i32>, String, String)> {
