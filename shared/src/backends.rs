@@ -4,6 +4,7 @@ use crate::{
     config::{Config, Mode},
     events::{Events, MemoryEvents, RedisEvents},
     objects::Objects,
+    pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
     store::{PostgresStore, SqliteStore, Store},
 };
@@ -21,6 +22,8 @@ pub struct Backends {
     pub events: Arc<dyn Events>,
     /// Large bodies.
     pub objects: Objects,
+    /// Upstreams that are left alone.
+    pub pauses: Pauses,
 }
 
 /// A backend could not be opened: one line for a person, with the cause.
@@ -64,8 +67,10 @@ impl Backends {
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
                 let objects = config.objects.url.as_deref().map(object_store_at).transpose()?;
+                let store: Arc<dyn Store> = Arc::new(store);
                 Ok(Self {
-                    store: Arc::new(store),
+                    pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
+                    store,
                     queue,
                     events: Arc::new(events),
                     objects: Objects::new(objects, config.objects.inline_bytes_max),
@@ -86,8 +91,10 @@ impl Backends {
             Some(url) => object_store_at(url)?,
             None => folder_store(&folder)?,
         };
+        let store: Arc<dyn Store> = Arc::new(store);
         Ok(Self {
-            store: Arc::new(store),
+            pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
+            store,
             queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),
             events: Arc::new(MemoryEvents::new()),
             objects: Objects::new(Some(objects), config.objects.inline_bytes_max),

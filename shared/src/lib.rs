@@ -33,4 +33,5 @@ pub mod telemetry;
 
 pub mod rooms;
 
+pub mod pauses;
 pub mod process;

@@ -54,6 +54,7 @@ pub(crate) async fn note(ctx: &Context) -> bool {
             }
         }
     }
+    ctx.backends.pauses.note(notes.clone());
     ctx.noted.send_replace(notes);
     complete
 }
@@ -67,7 +68,7 @@ async fn one(ctx: &Context, upstream: &Upstream) -> UpstreamModels {
 }
 
 /// The upstream's models; `None` if there is no list to be had: then the upstream decides call by call.
-async fn list(server: &Server) -> Option<Vec<String>> {
+pub(crate) async fn list(server: &Server) -> Option<Vec<String>> {
     let mut response = server.request(Method::GET, "/v1/models").send().await.ok()?;
     if !response.status().is_success() {
         return None;

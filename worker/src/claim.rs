@@ -5,7 +5,7 @@
 
 use crate::context::{Context, Hold, STORE_PATIENCE};
 use shared::{
-    store::Claimed,
+    store::{self, Claimed},
     task::{Change, State, WorkerId},
 };
 use std::{sync::Arc, time::Duration};
@@ -31,11 +31,16 @@ pub(crate) struct Lease {
     pub(crate) stop: CancellationToken,
     /// When the claim was answered: time limits count from here.
     pub(crate) since: Instant,
+    /// The failing upstream that this attempt tries.
+    pub(crate) trial: Option<Arc<str>>,
     /// The slot: whoever calls the model holds it.
     pub(crate) slot: OwnedSemaphorePermit,
     /// The place in the register, until the end is written.
     pub(crate) hold: Hold,
 }
+
+/// A claimed attempt in the register, with its stop.
+pub(crate) type Entered = (Claimed, Hold, CancellationToken);
 
 /// What is away, so that an outage is told once.
 #[derive(Default)]
@@ -50,12 +55,15 @@ pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
     let mut worker = ctx.worker.subscribe();
     let pumping = async {
         loop {
+            while ctx.backends.pauses.served().is_nothing() {
+                sleep(PAUSE).await;
+            }
             // The incarnation may change while the pump waits for a slot: it is looked up last.
             let slots = free_slots(&ctx).await;
             let Ok(id) = worker.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
             let claimed = next(&ctx, id, slots.num_permits(), &mut outage).await;
-            hand_over(&ctx, claimed, slots, &hand);
+            hand_over(&ctx, claimed, slots, &hand, None);
         }
     };
     // Dropped at any point nothing is lost: popped ids come again with the sweep, a claim without an owner is released.
@@ -75,12 +83,7 @@ async fn free_slots(ctx: &Context) -> OwnedSemaphorePermit {
 }
 
 /// Claims for up to `free` slots: what the doorbell names, or what is ready while it is away.
-async fn next(
-    ctx: &Context,
-    worker: WorkerId,
-    free: usize,
-    outage: &mut Outage,
-) -> Vec<(Claimed, Hold, CancellationToken)> {
+async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage) -> Vec<Entered> {
     let queues = &ctx.config.worker.queues;
     let store = &ctx.backends.store;
     // A queue that hangs must not keep us from the database for long.
@@ -103,44 +106,52 @@ async fn next(
     if ids.as_ref().is_some_and(Vec::is_empty) {
         return Vec::new();
     }
-    let claiming = ctx.claiming();
+    let served = ctx.backends.pauses.served();
     let claim = async {
         match &ids {
-            Some(ids) => store.claim(worker, ids).await,
-            None => store.claim_ready(worker, queues, u32::try_from(free).unwrap_or(u32::MAX)).await,
+            Some(ids) => store.claim(worker, ids, &served).await,
+            None => store.claim_ready(worker, queues, u32::try_from(free).unwrap_or(u32::MAX), &served).await,
         }
     };
-    let claimed = timeout(STORE_PATIENCE, claim).await;
-    let (claimed, failed) = match claimed {
-        Ok(Ok(claimed)) => (claimed, None),
-        Ok(Err(error)) => (Vec::new(), Some(Some(error))),
-        Err(_) => (Vec::new(), Some(None)),
-    };
-    // Entered before the claim counts as over: the heartbeat never sees one of them as unknown.
-    let entered: Vec<_> = claimed
-        .into_iter()
-        .map(|claimed| {
-            let (hold, stop) = ctx.held.enter(claimed.task, claimed.attempt);
-            (claimed, hold, stop)
-        })
-        .collect();
-    drop(claiming);
-    let down = failed.is_some();
-    if down && !outage.store {
-        tracing::warn!(error = ?failed.flatten(), "cannot claim: the database is away");
-    }
+    let claimed = entered(ctx, claim).await;
+    let down = claimed.is_err();
+    let claimed = claimed.unwrap_or_else(|error| {
+        if !outage.store {
+            tracing::warn!(?error, "cannot claim: the database is away");
+        }
+        Vec::new()
+    });
     outage.store = down;
-    if down || (ids.is_none() && entered.len() < free) {
+    if down || (ids.is_none() && claimed.len() < free) {
         sleep(PAUSE).await;
     }
-    entered
+    claimed
 }
 
-fn hand_over(
+/// Claims, and enters what was claimed into the register; no error means that there was no answer in time.
+pub(crate) async fn entered(
     ctx: &Context,
-    claimed: Vec<(Claimed, Hold, CancellationToken)>,
+    claim: impl Future<Output = store::Result<Vec<Claimed>>>,
+) -> Result<Vec<Entered>, Option<store::Error>> {
+    let claiming = ctx.claiming();
+    let claimed = timeout(STORE_PATIENCE, claim).await.map_err(|_| None)?.map_err(Some)?;
+    // Entered before the claim counts as over: the heartbeat never sees one of them as unknown.
+    let entered = claimed.into_iter().map(|claimed| {
+        let (hold, stop) = ctx.held.enter(claimed.task, claimed.attempt);
+        (claimed, hold, stop)
+    });
+    let entered = entered.collect();
+    drop(claiming);
+    Ok(entered)
+}
+
+/// Hands claimed attempts to their handlers, each with a slot; one of them tries an upstream.
+pub(crate) fn hand_over(
+    ctx: &Context,
+    claimed: Vec<Entered>,
     mut slots: OwnedSemaphorePermit,
     hand: &mpsc::Sender<Lease>,
+    trial: Option<Arc<str>>,
 ) {
     let started: Vec<Change> = claimed.iter().map(|(claimed, ..)| started(claimed)).collect();
     for (claimed, hold, stop) in claimed {
@@ -149,7 +160,8 @@ fn hand_over(
             continue;
         };
         metrics::histogram!("longhaul_task_wait_seconds").record(claimed.waited.as_secs_f64());
-        let lease = Lease { claimed, stop, since: Instant::now(), slot, hold };
+        let trial = trial.clone();
+        let lease = Lease { claimed, stop, since: Instant::now(), trial, slot, hold };
         // The channel has room for every slot; it is closed only when the worker is gone, and then the heartbeat releases.
         if hand.try_send(lease).is_err() {
             tracing::error!("the worker takes no more attempts");

@@ -1,14 +1,11 @@
 //! What a failure of the upstream means for the task. Pure: statuses, headers and errors come in, kinds come out.
 
-use crate::upstream::Reply;
+use crate::{retry_after::retry_after, upstream::Reply};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::task::ErrorCode;
 use std::time::Duration;
-
-/// Longest wait that an upstream may ask for.
-const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +16,8 @@ pub(crate) enum Kind {
     Throttled(Option<Duration>),
     /// Worth another attempt, charged.
     Transient,
+    /// There was no connection: nothing was executed, and the task is worth another attempt, uncharged.
+    Away,
     /// The deadline of the run passed.
     Deadline,
 }
@@ -98,16 +97,16 @@ pub(crate) fn of_error_object(error: &str) -> Failure {
 
 /// The failure of a request that got no answer, or not all of it.
 pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
-    let (code, what) = if error.is_connect() && error.is_timeout() {
-        (ErrorCode::UpstreamTimeout, "no connection to the upstream within the time limit")
+    let (kind, code, what) = if error.is_connect() && error.is_timeout() {
+        (Kind::Away, ErrorCode::UpstreamTimeout, "no connection to the upstream within the time limit")
     } else if error.is_connect() {
-        (ErrorCode::UpstreamUnreachable, "no connection to the upstream")
+        (Kind::Away, ErrorCode::UpstreamUnreachable, "no connection to the upstream")
     } else if error.is_body() || error.is_decode() {
-        (ErrorCode::UpstreamTruncated, "the upstream's answer broke off")
+        (Kind::Transient, ErrorCode::UpstreamTruncated, "the upstream's answer broke off")
     } else {
-        (ErrorCode::UpstreamUnreachable, "the connection broke before the upstream answered")
+        (Kind::Transient, ErrorCode::UpstreamUnreachable, "the connection broke before the upstream answered")
     };
-    Failure::new(Kind::Transient, code, what)
+    Failure::new(kind, code, what)
 }
 
 fn is_quota(body: &[u8]) -> bool {
@@ -115,14 +114,6 @@ fn is_quota(body: &[u8]) -> bool {
     let said = serde_json::from_slice::<Envelope<'_>>(body).ok();
     let said = said.and_then(|envelope| serde_json::from_str::<ErrorObject<'_>>(envelope.error.get()).ok());
     said.is_some_and(|said| word(said.code) || word(said.r#type))
-}
-
-/// The wait that the headers ask for: `retry-after-ms`, or `Retry-After` in seconds. A date is left to our own backoff, because
-/// it would be read on another machine's clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
-    Some(Duration::try_from_secs_f64(seconds).ok()?.min(WAIT_MAX))
 }
 
 #[cfg(test)]
@@ -149,13 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_read_and_bounded() {
+    fn a_named_wait_goes_with_the_throttle() {
         let after = |ms| Kind::Throttled(Some(Duration::from_millis(ms)));
         assert_eq!(kind(503, &[("retry-after", "2")], ""), after(2_000));
         assert_eq!(kind(429, &[("retry-after", "2"), ("retry-after-ms", "1500")], ""), after(1_500));
-        assert_eq!(kind(429, &[("retry-after", "99999")], ""), after(600_000));
-        assert_eq!(kind(429, &[("retry-after", "-1")], ""), Kind::Throttled(None));
-        assert_eq!(kind(429, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], ""), Kind::Throttled(None));
     }
 
     #[test]

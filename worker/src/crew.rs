@@ -4,7 +4,7 @@
 //! The end has two stages. `drain`: nothing new is claimed, what has not started is given back, heartbeats go on. `ended`, once no
 //! attempt runs: the rest stops, finishes are flushed, and what the database still lists is given back.
 
-use crate::{backend::Leases, cancel, catalog, claim, context::Context, lease, listen};
+use crate::{backend::Leases, cancel, catalog, claim, context::Context, lease, listen, probe};
 use futures_util::FutureExt;
 use std::{
     panic::AssertUnwindSafe,
@@ -41,11 +41,13 @@ impl Crew {
             None => None,
         };
         // A slow upstream is no reason not to serve the others.
-        let _ = timeout(FIRST_LOOK, catalog::note(ctx)).await;
+        let looks = async { tokio::join!(catalog::note(ctx), ctx.backends.pauses.refresh()) };
+        let _ = timeout(FIRST_LOOK, looks).await;
         let (drain, ended) = (ctx.drain.clone(), CancellationToken::new());
         let mut crew =
             Self { members: JoinSet::new(), drain, ended, lost: Arc::default(), _spare: hand.clone() };
         let (drain, ended) = (crew.drain.clone(), crew.ended.clone());
+        crew.join("probes", &drain, probe::keep(ctx.clone(), hand.clone(), drain.clone()));
         crew.join("pump", &drain, claim_until(ctx.clone(), hand, leases, drain.clone()));
         crew.join("heartbeat", &ended, lease::keep(ctx.clone(), ended.clone()));
         crew.join("cancels", &ended, cancel::listen(ctx.clone(), ended.clone()));

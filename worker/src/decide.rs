@@ -60,6 +60,11 @@ pub(crate) fn decide(claimed: &Claimed, outcome: Result<Reply, Failure>, random:
             );
             Verdict::Again { delay, charged: false, error }
         }
+        // Nothing was executed.
+        Kind::Away => {
+            let delay = full_jitter(claimed.backoff, claimed.attempt, random);
+            Verdict::Again { delay, charged: false, error }
+        }
         Kind::Deadline => Verdict::End { state: State::Expired, reply: None, error: Some(error) },
         Kind::Permanent | Kind::Transient => Verdict::End {
             state: State::Failed,

@@ -255,6 +255,7 @@ fn count(claimed: &Claimed, finished: Option<&Finished>) {
         }
         Some(Finished::Lost(change)) => {
             let (task, attempt) = (claimed.task, claimed.attempt);
+            metrics::counter!("longhaul_fenced_writes_total", "what" => "end").increment(1);
             tracing::info!(%task, attempt, state = change.state.as_str(), "the task had moved on: this attempt's end is not used");
         }
         _ => {}

@@ -4,9 +4,11 @@
 //! clients, and decisions that the store takes.
 //!
 //! The way of a task: `claim` → `backend` → `run` → `upstream` (→ `tell`) → `decide` → `finish`. Beside it: `lease` keeps the worker alive,
-//! `cancel` hears of cancelled tasks, `catalog` notes models.
+//! `cancel` hears of cancelled tasks, `catalog` notes models,
+//! `breaker` judges upstreams by their calls and `probe` tries those that fail.
 
 mod backend;
+mod breaker;
 mod cancel;
 mod catalog;
 mod claim;
@@ -19,6 +21,8 @@ mod fold;
 mod json;
 mod lease;
 mod listen;
+mod probe;
+mod retry_after;
 mod run;
 mod tell;
 #[cfg(test)]
@@ -39,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut commits = JoinSet::new();
     let ctx = Context::open(backends, config, stop.child_token(), &mut commits)?;
-    let (hand, leases) = Leases::channel(context::slots(&ctx.config));
+    let (hand, leases) = Leases::channel(context::slots(&ctx.config) + 1);
     let crew = Crew::start(&ctx, hand, leases.clone()).await?;
     backend::serve(&ctx, leases).await;
     crew.end(ctx, commits).await

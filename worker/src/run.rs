@@ -1,6 +1,7 @@
 //! One attempt, from the lease to the finish.
 
 use crate::{
+    breaker,
     claim::Lease,
     classify::{Failure, Kind},
     context::Context,
@@ -25,7 +26,7 @@ const SUSPECT_CRASHES: u32 = 2;
 ///
 /// Its slot is free for the next call as soon as its own is over, while its end is being written.
 pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infallible> {
-    let Lease { claimed, stop, since, slot, hold: _hold } = lease;
+    let Lease { claimed, stop, since, trial, slot, hold: _hold } = lease;
     let claimed = &claimed;
     let begun = Instant::now();
     let mut spent = None;
@@ -33,7 +34,7 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     let mut teller = Teller::new(ctx.shout.clone(), claimed, stop.clone());
     let deadline = since + claimed.execution_timeout.min(claimed.time_left);
     let running =
-        AssertUnwindSafe(execute(ctx, claimed, &mut teller, &mut spent, &mut upstream)).catch_unwind();
+        AssertUnwindSafe(execute(ctx, claimed, trial, &mut teller, &mut spent, &mut upstream)).catch_unwind();
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -64,6 +65,7 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
 async fn execute(
     ctx: &Context,
     claimed: &Claimed,
+    trial: Option<Arc<str>>,
     teller: &mut Teller,
     spent: &mut Option<Usage>,
     upstream: &mut Option<Arc<str>>,
@@ -74,10 +76,15 @@ async fn execute(
         _ => None,
     };
     let body = open(ctx, claimed).await?;
-    let server = choose(ctx, claimed)?;
+    let server = match trial.and_then(|name| ctx.servers.get(&*name)) {
+        Some(server) => server,
+        None => choose(ctx, claimed)?,
+    };
     *upstream = Some(server.name.clone());
     let limits = &ctx.config.worker;
-    Call { claimed, body, server, limits, teller, spent }.make().await
+    let mut outcome = Call { claimed, body, server, limits, teller, spent }.make().await;
+    breaker::note(ctx, server, &mut outcome).await;
+    outcome
 }
 
 async fn open(ctx: &Context, claimed: &Claimed) -> Result<bytes::Bytes, Failure> {
@@ -94,16 +101,20 @@ async fn open(ctx: &Context, claimed: &Claimed) -> Result<bytes::Bytes, Failure>
     Err(Failure::new(kind, ErrorCode::BodyMissing, message))
 }
 
-/// The upstream of this attempt: each attempt takes the next one of those that serve the model.
+/// The upstream of this attempt: each attempt takes the next one of those that serve the model and may be called. Where there is
+/// none, the task has done nothing wrong: it comes back, uncharged.
 fn choose<'a>(ctx: &'a Context, claimed: &Claimed) -> Result<&'a Server, Failure> {
     let noted = ctx.noted.borrow().clone();
     let serving = catalog::route(&ctx.config, &noted, &claimed.endpoint, &claimed.model);
+    let names = || serving.iter().map(|upstream| upstream.name.as_str());
+    let pauses = &ctx.backends.pauses;
+    let open: Vec<&str> = names().filter(|name| pauses.may_call(name)).collect();
     let turn = claimed.attempt.saturating_sub(1) as usize;
-    let chosen =
-        serving.get(turn % serving.len().max(1)).and_then(|upstream| ctx.servers.get(&upstream.name));
+    let chosen = open.get(turn % open.len().max(1)).and_then(|name| ctx.servers.get(*name));
     chosen.ok_or_else(|| {
+        let wait = Some(pauses.left(names())).filter(|wait| !wait.is_zero());
         Failure::new(
-            Kind::Transient,
+            Kind::Throttled(wait),
             ErrorCode::NoUpstream,
             "no upstream serves the model at this endpoint at the moment",
         )

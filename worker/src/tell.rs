@@ -99,6 +99,7 @@ impl Teller {
         match self.shout.append(append).await {
             Some(Appended::Last(seq)) => self.last = Some(seq),
             Some(Appended::Stale) => {
+                metrics::counter!("longhaul_fenced_writes_total", "what" => "events").increment(1);
                 self.mute = true;
                 self.stop.cancel();
             }

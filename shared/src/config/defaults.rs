@@ -44,6 +44,8 @@ impl Config {
                 idle_timeout: Duration::from_secs(120),
                 answer_bytes_max: 64 << 20,
                 shards: 4,
+                breaker_failures: 5,
+                probe_period: Duration::from_secs(5),
             },
             lanes,
             transport: Transport::Sorted,

@@ -118,6 +118,10 @@ pub struct Worker {
     pub answer_bytes_max: usize,
     /// HTTP clients per upstream: an HTTP/2 upstream gets this many connections.
     pub shards: usize,
+    /// Failures in a row after which an upstream is paused for everyone.
+    pub breaker_failures: u32,
+    /// Time between two trials of an upstream that is failing.
+    pub probe_period: Duration,
 }
 
 /// Leases of worker incarnations.

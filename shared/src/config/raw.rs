@@ -83,6 +83,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("worker.idle_timeout", worker.idle_timeout, SHORT),
     key!("worker.answer_bytes_max", worker.answer_bytes_max, Bytes(1 << 10, 4 << 30)),
     key!("worker.shards", worker.shards, Count(1, 64)),
+    key!("worker.breaker_failures", worker.breaker_failures, Count(1, 10_000)),
+    key!("worker.probe_period", worker.probe_period, SHORT),
     Key { show: show_transport, ..key!("queue.transport", transport, Transports) },
     key!("queue.window", window, Count(1, 100_000)),
     key!("lease.heartbeat", lease.heartbeat, SHORT),

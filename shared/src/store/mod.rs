@@ -7,10 +7,12 @@
 
 mod codec;
 mod postgres;
+mod served;
 mod sqlite;
 mod types;
 
 pub use postgres::PostgresStore;
+pub use served::{Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
 
@@ -138,11 +140,17 @@ pub trait Store: Send + Sync {
     async fn retire(&self, worker: WorkerId) -> Result<()>;
 
     /// Starts the next attempt of those of `ids` that are queued: `attempt + 1`, `in_progress`, for a worker whose lease is
-    /// alive. Ids that do not come back are stale hints.
-    async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>>;
+    /// alive. Ids that do not come back are stale hints, or are not `served` at the moment.
+    async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>>;
 
     /// As [`Store::claim`], for up to `limit` ready tasks of these queues, without a doorbell: for when Redis is away.
-    async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>>;
+    async fn claim_ready(
+        &self,
+        worker: WorkerId,
+        queues: &[QueueName],
+        limit: u32,
+        served: &Served,
+    ) -> Result<Vec<Claimed>>;
 
     /// Writes terminal states, fenced by the attempt: one answer per input, in order. Result, usage and batch count go with
     /// the state in one commit. Repeating it for the same attempt and state is [`Finished::Applied`] again. Usage of an attempt
@@ -161,8 +169,8 @@ pub trait Store: Send + Sync {
     /// Moves up to `limit` due `scheduled` tasks to `queued`: what to tell watchers, and what to ring for.
     async fn due(&self, limit: u32) -> Result<Vec<(Change, Bell)>>;
 
-    /// Up to `limit` ready tasks of a queue: equal shares per project, by priority, then age. Changes nothing.
-    async fn ready(&self, queue: &QueueName, limit: u32) -> Result<Vec<Bell>>;
+    /// Up to `limit` ready tasks of a queue that are `served`: equal shares per project, by priority, then age. Changes nothing.
+    async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>>;
 
     /// Ends up to `limit` tasks whose deadline or queue timeout has passed.
     async fn expire(&self, limit: u32) -> Result<Vec<Change>>;
@@ -178,7 +186,20 @@ pub trait Store: Send + Sync {
     /// Removes up to `limit` tasks whose keeping time is over; returns the object keys to delete.
     async fn forget(&self, limit: u32) -> Result<Forgotten>;
 
-    // ── the catalogue of models ──────────────────────────────────────────────────────────────────────────────────────
+    // ── upstreams ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Pauses an upstream for `wait` from now, for everyone. The later end of two pauses counts; one that is failing stays so
+    /// until [`Store::resume`].
+    async fn pause(&self, upstream: &str, wait: Duration, failing: bool) -> Result<()>;
+
+    /// Ends an upstream's pause.
+    async fn resume(&self, upstream: &str) -> Result<()>;
+
+    /// Asks to be the one who tries a failing upstream whose pause is over: `true` for one caller per `wait`.
+    async fn probe(&self, upstream: &str, wait: Duration) -> Result<bool>;
+
+    /// The upstreams that are paused, or were until a moment ago and are failing.
+    async fn pauses(&self) -> Result<Vec<Pause>>;
 
     /// Notes which models an upstream lists; `None`: the list is unavailable.
     async fn put_models(&self, upstream: &str, models: Option<&[String]>) -> Result<()>;

@@ -320,15 +320,6 @@ pub struct QueueFigures {
     pub oldest: Option<Duration>,
 }
 
-/// Which models an upstream lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamModels {
-    /// The upstream's configured name.
-    pub upstream: String,
-    /// Its models; `None`: the list is unavailable.
-    pub models: Option<Vec<String>>,
-}
-
 /// Filters of a listing; all that are set must hold.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {

@@ -4,7 +4,7 @@
 //! a second.
 
 use super::{Error, PATIENCE, PATIENCE_BELL, ring, uneven};
-use crate::{backends::Backends, config::Config, task::QueueName};
+use crate::{backends::Backends, config::Config, store::Served, task::QueueName};
 use tokio::time::{sleep, timeout};
 
 /// Fills windows for ever.
@@ -34,7 +34,13 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
             return Ok(false);
         }
     }
+    let served = backends.pauses.served();
+    if served.is_nothing() {
+        return Ok(false);
+    }
     let limit = u32::try_from(window).unwrap_or(u32::MAX);
-    let bells = timeout(PATIENCE, backends.store.ready(lane, limit)).await??;
-    Ok(ring(backends, &bells).await && bells.len() >= window)
+    let bells = timeout(PATIENCE, backends.store.ready(lane, limit, &served)).await??;
+    let more = ring(backends, &bells).await && bells.len() >= window;
+    // What is not served has to be read past, which may be much.
+    Ok(more && served == Served::All)
 }

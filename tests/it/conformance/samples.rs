@@ -2,7 +2,7 @@
 
 use shared::{
     clock::UnixMs,
-    store::{Again, Claimed, Finish, Finished, NewBatch, NewWorker, Store, Submitted},
+    store::{Again, Claimed, Finish, Finished, NewBatch, NewWorker, Served, Store, Submitted},
     task::{
         Answer, Backoff, BatchId, BatchLine, Change, Ending, ErrorCode, Idempotency, NewTask, Payload,
         Policy, ProjectId, QueueName, Relay, State, Task, TaskError, TaskId, Usage, WorkerId,
@@ -112,7 +112,7 @@ pub(super) async fn worker_for(store: &dyn Store, ttl: Duration) -> WorkerId {
 }
 
 pub(super) async fn claim(store: &dyn Store, worker: WorkerId, id: TaskId) -> Claimed {
-    let mut claimed = store.claim(worker, &[id]).await.expect("claim");
+    let mut claimed = store.claim(worker, &[id], &Served::All).await.expect("claim");
     assert_eq!(claimed.len(), 1, "exactly the queued task is claimed");
     claimed.remove(0)
 }

@@ -6,6 +6,7 @@ mod owner;
 mod read;
 mod submit;
 mod sweep;
+mod upstreams;
 mod work;
 
 use shared::store::Store;
@@ -18,6 +19,7 @@ pub(super) async fn all(store: &dyn Store) {
     sweep::all(store).await;
     batches::all(store).await;
     read::all(store).await;
+    upstreams::all(store).await;
 }
 
 /// Makes `all` of a list of cases.

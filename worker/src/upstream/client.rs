@@ -1,5 +1,6 @@
 //! HTTP clients of the configured upstreams. An HTTP/2 upstream is one connection per client: several clients take turns.
 
+use crate::breaker::Pulse;
 use http::HeaderValue;
 use reqwest::{Client, redirect::Policy};
 use shared::config::{Config, Upstream};
@@ -22,6 +23,8 @@ pub(crate) struct Server {
     pub(crate) name: Arc<str>,
     base: String,
     authorization: Option<HeaderValue>,
+    /// How its calls went.
+    pub(crate) pulse: Pulse,
     clients: Vec<Client>,
     turn: AtomicUsize,
 }
@@ -64,6 +67,7 @@ impl Server {
             authorization: authorization.transpose()?,
             clients: (0..config.worker.shards.max(1)).map(|_| client()).collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
+            pulse: Pulse::default(),
         })
     }
 

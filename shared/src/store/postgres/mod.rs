@@ -12,11 +12,13 @@ mod read;
 mod rows;
 mod submit;
 mod sweep;
+mod upstreams;
 mod worker;
 
 use super::{
     Again, Batch, Bell, Cancelled, Claimed, Deleted, Error, Finish, Finished, Forgotten, ListQuery, NewBatch,
-    NewWorker, Page, QueueFigures, Result, Retried, Store, Submitted, UpstreamModels, Worker, codec,
+    NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted, UpstreamModels, Worker,
+    codec,
 };
 use crate::{
     clock::UnixMs,
@@ -33,8 +35,10 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
+    (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
+];
 
 /// The first connection, to tell at once whether the database is there.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -234,11 +238,17 @@ impl Store for PostgresStore {
     async fn retire(&self, worker: WorkerId) -> Result<()> {
         within(VERB, worker::retire(&self.pool, worker)).await
     }
-    async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
-        by_ids!(self, |db| worker::claim(db, worker, ids))
+    async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
+        by_ids!(self, |db| worker::claim(db, worker, ids, served))
     }
-    async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>> {
-        within(VERB, worker::claim_ready(&self.pool, worker, queues, limit)).await
+    async fn claim_ready(
+        &self,
+        worker: WorkerId,
+        queues: &[QueueName],
+        limit: u32,
+        served: &Served,
+    ) -> Result<Vec<Claimed>> {
+        within(VERB, worker::claim_ready(&self.pool, worker, queues, limit, served)).await
     }
     async fn finish(&self, ends: &[Finish]) -> Result<Vec<Finished>> {
         by_ids!(self, |db| finish::finish(db, ends))
@@ -253,8 +263,8 @@ impl Store for PostgresStore {
     async fn due(&self, limit: u32) -> Result<Vec<(Change, Bell)>> {
         within(VERB, sweep::due(&self.pool, limit)).await
     }
-    async fn ready(&self, queue: &QueueName, limit: u32) -> Result<Vec<Bell>> {
-        within(VERB, sweep::ready(&self.pool, queue, limit)).await
+    async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
+        within(VERB, sweep::ready(&self.pool, queue, limit, served)).await
     }
     async fn expire(&self, limit: u32) -> Result<Vec<Change>> {
         within(VERB, sweep::expire(&self.pool, limit)).await
@@ -270,10 +280,22 @@ impl Store for PostgresStore {
     }
 
     async fn put_models(&self, upstream: &str, models: Option<&[String]>) -> Result<()> {
-        within(VERB, worker::put_models(&self.pool, upstream, models)).await
+        within(VERB, upstreams::put_models(&self.pool, upstream, models)).await
     }
     async fn models(&self, age: Duration) -> Result<Vec<UpstreamModels>> {
-        within(VERB, read::models(&self.pool, age)).await
+        within(VERB, upstreams::models(&self.pool, age)).await
+    }
+    async fn pause(&self, upstream: &str, wait: Duration, failing: bool) -> Result<()> {
+        within(VERB, upstreams::pause(&self.pool, upstream, wait, failing)).await
+    }
+    async fn resume(&self, upstream: &str) -> Result<()> {
+        within(VERB, upstreams::resume(&self.pool, upstream)).await
+    }
+    async fn probe(&self, upstream: &str, wait: Duration) -> Result<bool> {
+        within(VERB, upstreams::probe(&self.pool, upstream, wait)).await
+    }
+    async fn pauses(&self) -> Result<Vec<Pause>> {
+        within(VERB, upstreams::pauses(&self.pool)).await
     }
     async fn workers(&self) -> Result<Vec<Worker>> {
         within(VERB, read::workers(&self.pool)).await

@@ -5,12 +5,11 @@ use super::{
     rows::{self, change_columns, get as column, task_columns, task_tables},
 };
 use crate::{
-    clock::{UnixMs, ms},
-    store::{Error, ListQuery, Page, QueueFigures, Result, UpstreamModels, Worker},
+    clock::UnixMs,
+    store::{Error, ListQuery, Page, QueueFigures, Result, Worker},
     task::{Answer, Change, Payload, ProjectId, Task, TaskId, WorkerId},
 };
 use sqlx::{PgConnection, PgPool, postgres::PgRow};
-use std::time::Duration;
 
 /// Beyond this many tasks ahead per project, a position is only a bound.
 const AHEAD_MAX: i64 = 10_000;
@@ -196,16 +195,6 @@ pub(super) async fn queues(pool: &PgPool, project: Option<ProjectId>) -> Result<
             in_progress: codec::count(column(row, "in_progress")?),
             oldest: column::<Option<i64>>(row, "oldest")?.map(codec::span),
         })
-    };
-    found.iter().map(read).collect()
-}
-
-pub(super) async fn models(pool: &PgPool, age: Duration) -> Result<Vec<UpstreamModels>> {
-    let sql = "select upstream, models from upstream_models where noted_at > now_ms() - $1 order by upstream";
-    let found = sqlx::query(sql).bind(ms(age)).fetch_all(pool).await?;
-    let read = |row: &PgRow| {
-        let models = codec::from_json(column(row, "models")?, "models")?;
-        Ok(UpstreamModels { upstream: column(row, "upstream")?, models })
     };
     found.iter().map(read).collect()
 }

@@ -7,10 +7,11 @@ use super::{
     owner::{end, ended, remains},
     read::tenants,
     rows::{self, change_columns, get},
+    upstreams::served,
 };
 use crate::{
     clock::ms,
-    store::{Bell, Forgotten, Result},
+    store::{Bell, Forgotten, Result, Served},
     task::{Change, ErrorCode, QueueName},
 };
 use sqlx::PgPool;
@@ -39,7 +40,12 @@ pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>
 /// Rows that `ready` looks at, at most, when a queue has very many projects: each then brings fewer than `limit`.
 const LOOKED_AT_MAX: i64 = 40_000;
 
-pub(super) async fn ready(pool: &PgPool, queue: &QueueName, limit: u32) -> Result<Vec<Bell>> {
+pub(super) async fn ready(
+    pool: &PgPool,
+    queue: &QueueName,
+    limit: u32,
+    served: &Served,
+) -> Result<Vec<Bell>> {
     const SQL: &str = concat!(
         "with recursive ",
         tenants!("$1"),
@@ -48,12 +54,16 @@ pub(super) async fn ready(pool: &PgPool, queue: &QueueName, limit: u32) -> Resul
          )
          select r.id, tenants.project, $1 as queue, r.priority from tenants, lateral (
            select t.id, t.priority, row_number() over () as turn from (
-             select id, priority from tasks where state = 'queued' and queue = $1 and project = tenants.project
+             select id, priority from tasks x where state = 'queued' and queue = $1 and project = tenants.project
+               and ",
+        served!("x", "$4", "$5"),
+        "
              order by priority desc, id limit (select rows from share)) t) r
          order by r.turn, r.priority desc, r.id limit $2"
     );
+    let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(LOOKED_AT_MAX);
-    query.fetch_all(pool).await?.iter().map(rows::bell).collect()
+    query.bind(endpoints).bind(except).fetch_all(pool).await?.iter().map(rows::bell).collect()
 }
 
 pub(super) async fn expire(pool: &PgPool, limit: u32) -> Result<Vec<Change>> {

@@ -4,10 +4,11 @@ use super::{
     super::codec,
     read::tenants,
     rows::{self, change_columns, claimed_columns, get},
+    upstreams::served,
 };
 use crate::{
     clock::ms,
-    store::{Claimed, NewWorker, Result},
+    store::{Claimed, NewWorker, Result, Served},
     task::{Change, QueueName, TaskId, WorkerId},
 };
 use sqlx::{PgConnection, PgPool};
@@ -63,13 +64,15 @@ pub(super) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<()> {
 /// the sweep. State and `wake_at` are compared in a way that fits no index: on a table that was empty when the statement was
 /// planned, reading all of a partial index would have looked as good as looking rows up by their ids.
 macro_rules! start {
-    ($which:literal) => {
+    ($which:literal, $endpoints:literal, $except:literal) => {
         concat!(
             "update tasks t set state = 'in_progress', attempt = t.attempt + 1, started_by = $1,
                started_at = (select now_ms()), wake_at = t.expires_at, last_seq = t.last_seq + 1
              from payloads p
              where p.task = t.id and t.state || '' = 'queued' and t.wake_at + 0 > (select now_ms())
                and exists (select from workers where id = $1 and not reaped and lease_until > now_ms()) and ",
+            served!("t", $endpoints, $except),
+            " and ",
             $which,
             " returning",
             claimed_columns!()
@@ -77,14 +80,21 @@ macro_rules! start {
     };
 }
 
-pub(super) async fn claim(db: &mut PgConnection, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
-    const SQL: &str = start!("t.id = any($2)");
+pub(super) async fn claim(
+    db: &mut PgConnection,
+    worker: WorkerId,
+    ids: &[TaskId],
+    served: &Served,
+) -> Result<Vec<Claimed>> {
+    const SQL: &str = start!("t.id = any($2)", "$3", "$4");
     let mut ids = rows::uuids(ids);
     ids.sort_unstable();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let found = sqlx::query(SQL).bind(worker.0).bind(ids).fetch_all(db).await?;
+    let (endpoints, except) = served.lists();
+    let query = sqlx::query(SQL).bind(worker.0).bind(ids).bind(endpoints).bind(except);
+    let found = query.fetch_all(db).await?;
     found.iter().map(rows::claimed).collect()
 }
 
@@ -93,6 +103,7 @@ pub(super) async fn claim_ready(
     worker: WorkerId,
     queues: &[QueueName],
     limit: u32,
+    served: &Served,
 ) -> Result<Vec<Claimed>> {
     // Rivals see the same candidates first: a few more than wanted leave something to those who come second.
     const SQL: &str = concat!(
@@ -103,17 +114,22 @@ pub(super) async fn claim_ready(
         tenants!("lanes.queue"),
         "  select r.* from tenants, lateral (
              select t.id, t.priority, row_number() over () as turn from (
-               select id, priority from tasks where state = 'queued' and queue = lanes.queue and project = tenants.project
+               select id, priority from tasks x where state = 'queued' and queue = lanes.queue and project = tenants.project
+                 and ",
+        served!("x", "$4", "$5"),
+        "
                order by priority desc, id limit $3 * 4) t) r
            order by r.turn, r.priority desc, r.id limit $3 * 4) c
          ), picked as materialized (
            select t.id from candidates c join tasks t on t.id = c.id where t.state = 'queued'
            order by c.turn, c.priority desc, c.id limit $3 for update of t skip locked
          ) ",
-        start!("t.id = any(array(select id from picked))")
+        start!("t.id = any(array(select id from picked))", "$4", "$5")
     );
     let queues: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
-    let found = sqlx::query(SQL).bind(worker.0).bind(queues).bind(i64::from(limit)).fetch_all(pool).await?;
+    let (endpoints, except) = served.lists();
+    let query = sqlx::query(SQL).bind(worker.0).bind(queues).bind(i64::from(limit));
+    let found = query.bind(endpoints).bind(except).fetch_all(pool).await?;
     found.iter().map(rows::claimed).collect()
 }
 
@@ -136,11 +152,4 @@ pub(super) async fn release(
     let (ids, attempts): (Vec<Uuid>, Vec<i32>) =
         claims.iter().map(|(id, attempt)| (id.0, codec::int(*attempt))).unzip();
     rows::changes(&sqlx::query(SQL).bind(worker.0).bind(ids).bind(attempts).fetch_all(pool).await?)
-}
-
-pub(super) async fn put_models(pool: &PgPool, upstream: &str, models: Option<&[String]>) -> Result<()> {
-    let sql = "insert into upstream_models (upstream, models, noted_at) values ($1, $2, now_ms())
-      on conflict (upstream) do update set models = excluded.models, noted_at = excluded.noted_at";
-    sqlx::query(sql).bind(upstream).bind(models.map(codec::json)).execute(pool).await?;
-    Ok(())
 }

@@ -13,6 +13,7 @@ mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 mod worker;
 
 pub use open::SqliteStore;
@@ -121,14 +122,20 @@ impl Store for SqliteStore {
         self.write(move |db, now| worker::retire(db, now, worker).boxed()).await
     }
 
-    async fn claim(&self, worker: WorkerId, ids: &[TaskId]) -> Result<Vec<Claimed>> {
-        let ids = ids.to_vec();
-        self.write(move |db, now| worker::claim(db, now, worker, ids).boxed()).await
+    async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
+        let (ids, served) = (ids.to_vec(), served.clone());
+        self.write(move |db, now| worker::claim(db, now, worker, ids, served).boxed()).await
     }
 
-    async fn claim_ready(&self, worker: WorkerId, queues: &[QueueName], limit: u32) -> Result<Vec<Claimed>> {
-        let queues = queues.to_vec();
-        self.write(move |db, now| worker::claim_ready(db, now, worker, queues, limit).boxed()).await
+    async fn claim_ready(
+        &self,
+        worker: WorkerId,
+        queues: &[QueueName],
+        limit: u32,
+        served: &Served,
+    ) -> Result<Vec<Claimed>> {
+        let (queues, served) = (queues.to_vec(), served.clone());
+        self.write(move |db, now| worker::claim_ready(db, now, worker, queues, limit, served).boxed()).await
     }
 
     async fn finish(&self, ends: &[Finish]) -> Result<Vec<Finished>> {
@@ -150,8 +157,8 @@ impl Store for SqliteStore {
         self.write(move |db, now| sweep::due(db, now, limit).boxed()).await
     }
 
-    async fn ready(&self, queue: &QueueName, limit: u32) -> Result<Vec<Bell>> {
-        self.read(|db| sweep::ready(db, queue, limit)).await
+    async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
+        self.read(|db| sweep::ready(db, queue, limit, served)).await
     }
 
     async fn expire(&self, limit: u32) -> Result<Vec<Change>> {
@@ -172,11 +179,30 @@ impl Store for SqliteStore {
 
     async fn put_models(&self, upstream: &str, models: Option<&[String]>) -> Result<()> {
         let (upstream, models) = (upstream.to_owned(), models.map(<[String]>::to_vec));
-        self.write(move |db, now| worker::put_models(db, now, upstream, models).boxed()).await
+        self.write(move |db, now| upstreams::put_models(db, now, upstream, models).boxed()).await
     }
 
     async fn models(&self, within: Duration) -> Result<Vec<UpstreamModels>> {
-        self.read(|db| worker::models(db, within)).await
+        self.read(|db| upstreams::models(db, within)).await
+    }
+
+    async fn pause(&self, upstream: &str, wait: Duration, failing: bool) -> Result<()> {
+        let upstream = upstream.to_owned();
+        self.write(move |db, now| upstreams::pause(db, now, upstream, wait, failing).boxed()).await
+    }
+
+    async fn resume(&self, upstream: &str) -> Result<()> {
+        let upstream = upstream.to_owned();
+        self.write(move |db, now| upstreams::resume(db, now, upstream).boxed()).await
+    }
+
+    async fn probe(&self, upstream: &str, wait: Duration) -> Result<bool> {
+        let upstream = upstream.to_owned();
+        self.write(move |db, now| upstreams::probe(db, now, upstream, wait).boxed()).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>> {
+        self.read(upstreams::pauses).await
     }
 
     async fn workers(&self) -> Result<Vec<Worker>> {

@@ -24,8 +24,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
+    (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
+];
 
 /// The truth in one file, for one process.
 pub struct SqliteStore {

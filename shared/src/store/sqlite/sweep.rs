@@ -1,10 +1,11 @@
 //! What the sweep finds and puts right. Verbs without input: they read what is due and write it, in one transaction.
 
 use super::{
-    super::{Bell, Forgotten},
+    super::{Bell, Forgotten, Served},
     finish::{Recur, Stop, recur, stop},
     owner::remove,
     rows::{self, Fault, id_list, millis},
+    upstreams::{self, served},
 };
 use crate::{
     clock::UnixMs,
@@ -35,7 +36,7 @@ pub(super) async fn due(
     found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
 
-/// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3, in this order; `turn` is a task's place in its project.
+/// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3 and that are served (?4, ?5), in this order; `turn` is a task's place in its project.
 ///
 /// The projects are found by hopping over the index (SQLite has no skip scan of its own without statistics), and of each no
 /// more than ?2 rows are read, so that the cost does not grow with the backlog.
@@ -53,7 +54,9 @@ macro_rules! select_ready {
                  row_number() over (partition by t.project order by t.priority desc, t.id) as turn
                from tenants cross join tasks t
                where t.wake_at > ?3 and t.id in (select c.id from tasks c
-                 where c.state = 'queued' and c.queue = ?1 and c.project = tenants.project
+                 where c.state = 'queued' and c.queue = ?1 and c.project = tenants.project and ",
+            served!("c", "?4", "?5"),
+            "
                  order by c.priority desc, c.id limit ?2)
              )
              select id, project, queue, priority from best order by ",
@@ -69,10 +72,13 @@ pub(super) async fn ready(
     db: impl SqliteExecutor<'_>,
     queue: &QueueName,
     limit: u32,
+    served: &Served,
 ) -> Result<Vec<Bell>, Fault> {
     // One after the other from each project: equal shares.
     let sql = select_ready!("turn, priority desc, id");
-    let found = sqlx::query(sql).bind(queue.as_str()).bind(limit).bind(0).fetch_all(db).await?;
+    let (endpoints, except) = upstreams::lists(served);
+    let query = sqlx::query(sql).bind(queue.as_str()).bind(limit).bind(0).bind(endpoints).bind(except);
+    let found = query.fetch_all(db).await?;
     found.iter().map(rows::bell).collect()
 }
 

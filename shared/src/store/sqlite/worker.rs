@@ -1,9 +1,10 @@
-//! Leases and claims, and what workers note of their upstreams.
+//! Leases and claims.
 
 use super::{
-    super::{Claimed, NewWorker, UpstreamModels, Worker},
+    super::{Claimed, NewWorker, Served, Worker},
     rows::{self, Fault, from_json, id_list, json, millis},
     sweep::select_ready,
+    upstreams::{self, served},
 };
 use crate::{
     clock::UnixMs,
@@ -58,14 +59,20 @@ pub(super) async fn claim(
     now: UnixMs,
     worker: WorkerId,
     ids: Vec<TaskId>,
+    served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
-    let sql = "update tasks set attempt = attempt + 1, state = 'in_progress', started_by = ?1, started_at = ?2, \
+    const SQL: &str = concat!(
+        "update tasks set attempt = attempt + 1, state = 'in_progress', started_by = ?1, started_at = ?2, \
                  last_seq = last_seq + 1, wake_at = expires_at \
                where id in (select unhex(value) from json_each(?3)) and state = 'queued' and wake_at > ?2 \
-                 and exists (select 1 from workers where id = ?1 and not reaped and lease_until > ?2) \
-               returning id, attempt";
+                 and exists (select 1 from workers where id = ?1 and not reaped and lease_until > ?2) and ",
+        served!("tasks", "?4", "?5"),
+        " returning id, attempt"
+    );
     let wanted = id_list(ids.iter().map(|id| id.0));
-    let started = sqlx::query(sql).bind(worker.0).bind(now.0).bind(wanted).fetch_all(&mut *db).await?;
+    let (endpoints, except) = upstreams::lists(&served);
+    let query = sqlx::query(SQL).bind(worker.0).bind(now.0).bind(wanted).bind(endpoints).bind(except);
+    let started = query.fetch_all(&mut *db).await?;
     if started.is_empty() {
         return Ok(Vec::new());
     }
@@ -91,6 +98,7 @@ pub(super) async fn claim_ready(
     worker: WorkerId,
     queues: Vec<QueueName>,
     limit: u32,
+    served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
     let sql = select_ready!("priority desc, id");
     let mut ids = Vec::new();
@@ -99,12 +107,14 @@ pub(super) async fn claim_ready(
         if left <= 0 {
             break;
         }
-        let found = sqlx::query(sql).bind(queue.as_str()).bind(left).bind(now.0).fetch_all(&mut *db).await?;
+        let (endpoints, except) = upstreams::lists(&served);
+        let query = sqlx::query(sql).bind(queue.as_str()).bind(left).bind(now.0).bind(endpoints).bind(except);
+        let found = query.fetch_all(&mut *db).await?;
         for row in &found {
             ids.push(TaskId(row.try_get("id")?));
         }
     }
-    claim(db, now, worker, ids).await
+    claim(db, now, worker, ids, served).await
 }
 
 /// See [`super::super::Store::release`]. What counted as the wait for the first attempt is over: only the deadline remains.
@@ -127,34 +137,6 @@ pub(super) async fn release(
         }
     }
     Ok(released)
-}
-
-/// See [`super::super::Store::put_models`].
-pub(super) async fn put_models(
-    db: &mut SqliteConnection,
-    now: UnixMs,
-    upstream: String,
-    models: Option<Vec<String>>,
-) -> Result<(), Fault> {
-    let sql = "replace into upstream_models (upstream, models, noted_at) values (?1, ?2, ?3)";
-    sqlx::query(sql).bind(upstream).bind(models.as_ref().map(json)).bind(now.0).execute(db).await?;
-    Ok(())
-}
-
-/// See [`super::super::Store::models`].
-pub(super) async fn models(
-    db: impl SqliteExecutor<'_>,
-    within: Duration,
-) -> Result<Vec<UpstreamModels>, Fault> {
-    let sql = "select upstream, models from upstream_models \
-               where noted_at >= cast(unixepoch('subsec') * 1000 as integer) - ?1 order by upstream";
-    let found = sqlx::query(sql).bind(millis(within)).fetch_all(db).await?;
-    let noted = found.iter().map(|row| {
-        let models: Option<&str> = row.try_get("models")?;
-        let models = models.map(|text| from_json(text, "upstream_models.models")).transpose()?;
-        Ok(UpstreamModels { upstream: row.try_get("upstream")?, models })
-    });
-    noted.collect()
 }
 
 /// See [`super::super::Store::workers`].

@@ -2,12 +2,11 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{ListQuery, Store, UpstreamModels},
+    store::{ListQuery, Store},
     task::{NewTask, ProjectId, State, TaskId},
 };
-use std::time::Duration;
 
-super::cases! { healthy, list_pages, list_filters, glances, positions, figures, models }
+super::cases! { healthy, list_pages, list_filters, glances, positions, figures }
 
 async fn healthy(store: &dyn Store) {
     store.migrate().await.expect("a second migration changes nothing");
@@ -124,17 +123,4 @@ async fn figures(store: &dyn Store) {
     assert!(
         store.queues(Some(ProjectId::new())).await.expect("queues").iter().all(|figure| figure.queued == 0)
     );
-}
-
-async fn models(store: &dyn Store) {
-    let upstream = new_queue().to_string();
-    let mine = |list: Vec<UpstreamModels>| list.into_iter().find(|entry| entry.upstream == upstream);
-    let names = ["a".to_owned(), "b".to_owned()];
-    store.put_models(&upstream, Some(&names)).await.expect("put");
-    let found = mine(store.models(LONG).await.expect("models"));
-    assert_eq!(found.and_then(|entry| entry.models), Some(names.to_vec()));
-    store.put_models(&upstream, None).await.expect("put");
-    assert_eq!(mine(store.models(LONG).await.expect("models")).map(|entry| entry.models), Some(None));
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(mine(store.models(Duration::from_millis(10)).await.expect("models")), None);
 }

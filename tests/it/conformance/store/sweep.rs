@@ -2,7 +2,7 @@
 
 use super::super::samples::*;
 use shared::{
-    store::Store,
+    store::{Served, Store},
     task::{ErrorCode, NewTask, Policy, ProjectId, State, TaskId},
 };
 use std::time::Duration;
@@ -34,7 +34,7 @@ async fn due_tasks_are_queued(store: &dyn Store) {
     accept(store, &late).await;
     let task = sweep_until(store, &soon, State::Queued, || due(store)).await;
     assert_eq!((task.last_seq, task.run_at, task.attempt), (1, None, 0));
-    let bells = store.ready(&soon.queue, 10).await.expect("ready");
+    let bells = store.ready(&soon.queue, 10, &Served::All).await.expect("ready");
     assert_eq!(bells.iter().map(|bell| (bell.task, bell.priority)).collect::<Vec<_>>(), [(soon.id, 2)]);
     assert_eq!(get(store, &late).await.state, State::Scheduled);
 }
@@ -153,7 +153,7 @@ async fn equal_shares(store: &dyn Store) {
     let urgent = NewTask { priority: 50, ..beside(&many) };
     tasks.push(urgent.clone());
     store.submit(&tasks).await.expect("submit");
-    let bells = store.ready(&many.queue, 8).await.expect("ready");
+    let bells = store.ready(&many.queue, 8, &Served::All).await.expect("ready");
     let of = |project| {
         bells.iter().filter(|bell| bell.project == project).map(|bell| bell.task).collect::<Vec<_>>()
     };
@@ -163,11 +163,17 @@ async fn equal_shares(store: &dyn Store) {
     let oldest: Vec<TaskId> = tasks.iter().map(|task| task.id).take(4).collect();
     assert_eq!((theirs[0], &theirs[1..]), (urgent.id, oldest.as_slice()), "by priority, then age");
     assert_eq!(
-        store.ready(&many.queue, 4).await.expect("ready").iter().filter(|b| b.project == few.project).count(),
+        store
+            .ready(&many.queue, 4, &Served::All)
+            .await
+            .expect("ready")
+            .iter()
+            .filter(|b| b.project == few.project)
+            .count(),
         2
     );
-    assert_eq!(store.ready(&many.queue, 1000).await.expect("ready").len(), 54);
-    assert!(store.ready(&new_queue(), 10).await.expect("ready").is_empty());
+    assert_eq!(store.ready(&many.queue, 1000, &Served::All).await.expect("ready").len(), 54);
+    assert!(store.ready(&new_queue(), 10, &Served::All).await.expect("ready").is_empty());
 }
 
 async fn forgotten(store: &dyn Store) {

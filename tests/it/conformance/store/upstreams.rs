@@ -1,0 +1,89 @@
+//! What is noted of upstreams, and what is claimed while they are paused.
+
+use super::super::samples::*;
+use shared::{
+    store::{Pause, Served, Store, UpstreamModels},
+    task::{NewTask, TaskId},
+};
+use std::time::Duration;
+
+super::cases! { models, pauses, trials, only_what_is_served }
+
+async fn models(store: &dyn Store) {
+    let upstream = new_queue().to_string();
+    let mine = |list: Vec<UpstreamModels>| list.into_iter().find(|entry| entry.upstream == upstream);
+    let names = ["a".to_owned(), "b".to_owned()];
+    store.put_models(&upstream, Some(&names)).await.expect("put");
+    let found = mine(store.models(LONG).await.expect("models"));
+    assert_eq!(found.and_then(|entry| entry.models), Some(names.to_vec()));
+    store.put_models(&upstream, None).await.expect("put");
+    assert_eq!(mine(store.models(LONG).await.expect("models")).map(|entry| entry.models), Some(None));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(mine(store.models(Duration::from_millis(10)).await.expect("models")), None);
+}
+
+async fn paused(store: &dyn Store, upstream: &str) -> Option<Pause> {
+    store.pauses().await.expect("pauses").into_iter().find(|pause| pause.upstream == upstream)
+}
+
+async fn pauses(store: &dyn Store) {
+    let upstream = new_queue().to_string();
+    assert_eq!(paused(store, &upstream).await, None);
+    store.pause(&upstream, LONG, false).await.expect("pause");
+    store.pause(&upstream, Duration::from_millis(1), false).await.expect("pause");
+    let pause = paused(store, &upstream).await.expect("the later end counts");
+    assert!(pause.left > LONG / 2 && pause.left <= LONG && !pause.failing, "{pause:?}");
+    store.resume(&upstream).await.expect("resume");
+    store.resume(&upstream).await.expect("twice is as good as once");
+    assert_eq!(paused(store, &upstream).await, None);
+    store.pause(&upstream, Duration::ZERO, false).await.expect("pause");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(paused(store, &upstream).await, None, "a pause that is over is none");
+}
+
+async fn trials(store: &dyn Store) {
+    let upstream = new_queue().to_string();
+    assert!(!store.probe(&upstream, LONG).await.expect("probe"), "there is nothing to try");
+    store.pause(&upstream, Duration::ZERO, true).await.expect("pause");
+    // Another pause does not make it well.
+    store.pause(&upstream, Duration::ZERO, false).await.expect("pause");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let pause = paused(store, &upstream).await.expect("it is failing");
+    assert_eq!((pause.left, pause.failing), (Duration::ZERO, true));
+    let asked = futures_util::future::join_all((0..8).map(|_| store.probe(&upstream, LONG))).await;
+    assert_eq!(asked.into_iter().filter(|asked| *asked.as_ref().expect("probe")).count(), 1, "one tries");
+    assert!(paused(store, &upstream).await.is_some_and(|pause| !pause.left.is_zero() && pause.failing));
+}
+
+async fn only_what_is_served(store: &dyn Store) {
+    let other = NewTask { endpoint: "/v1/embeddings".into(), ..new_task() };
+    let chat = NewTask { endpoint: "/v1/chat/completions".into(), model: "a b".into(), ..beside(&other) };
+    let tasks = [other.clone(), chat.clone()];
+    store.submit(&tasks).await.expect("submit");
+    let only = |endpoints: &[&str], except: &[&str]| Served::Only {
+        endpoints: endpoints.iter().map(|&word| word.to_owned()).collect(),
+        except: except.iter().map(|&word| word.to_owned()).collect(),
+    };
+    let listed = only(&[], &["/v1/chat/completions a b"]);
+    let but = only(&["/v1/embeddings", "/v1/chat/completions"], &["/v1/chat/completions a b"]);
+    for (served, wanted) in [
+        (Served::All, vec![other.id, chat.id]),
+        (only(&[], &[]), vec![]),
+        (only(&["/v1/embeddings"], &[]), vec![other.id]),
+        (listed.clone(), vec![chat.id]),
+        (but.clone(), vec![other.id]),
+    ] {
+        let bells = store.ready(&other.queue, 10, &served).await.expect("ready");
+        let mut found: Vec<TaskId> = bells.iter().map(|bell| bell.task).collect();
+        found.sort_unstable();
+        assert_eq!(found, wanted, "{served:?}");
+    }
+    let worker = new_worker(store).await;
+    let ids = [other.id, chat.id];
+    assert!(store.claim(worker, &ids, &only(&[], &[])).await.expect("claim").is_empty());
+    let claimed = store.claim(worker, &ids, &listed).await.expect("claim");
+    assert_eq!(claimed.iter().map(|claimed| claimed.task).collect::<Vec<_>>(), [chat.id]);
+    let lanes = [other.queue.clone()];
+    let claimed = store.claim_ready(worker, &lanes, 10, &but).await.expect("claim");
+    assert_eq!(claimed.iter().map(|claimed| claimed.task).collect::<Vec<_>>(), [other.id]);
+}
