@@ -30,37 +30,25 @@ struct End<'a> {
     usage: Option<Usage>,
 }
 
-/// An attempt that did not win, from the inputs `i` of `$from`.
+/// An attempt that did not win, from rows `i`.
 macro_rules! note {
-    ($from:literal) => {
-        concat!(
-            "insert into attempts (task, attempt, ended_at, upstream, error,
-               input_tokens, cached_tokens, output_tokens, reasoning_tokens)
-             select i.id, i.attempt, now_ms(), i.upstream, i.error, i.input, i.cached, i.output, i.reasoning from ",
-            $from,
-            " on conflict do nothing "
-        )
+    () => {
+        "insert into attempts (task, attempt, ended_at, upstream, error,
+           input_tokens, cached_tokens, output_tokens, reasoning_tokens)
+         select i.id, i.attempt, now_ms(), i.upstream, i.error, i.input, i.cached, i.output, i.reasoning from "
     };
 }
 
-/// Inputs that took no row: their usage is kept, unless it is in the result (a repeat) or the task is no more. Those that took
-/// theirs are set aside first, so that as a rule nothing is left to look up.
-macro_rules! spent {
-    () => {
-        concat!(
-            "missed as materialized (
-               select * from unnest($1::uuid[], $2::int[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
-                 as i(id, attempt, upstream, error, input, cached, output, reasoning)
-               where i.input is not null and (i.id, i.attempt) not in (select id, attempt from done)
-             ), spent as (",
-            note!(
-                "missed i where exists (select from tasks where id = i.id) and not exists (
-                   select from results r where r.task = i.id and r.attempt = i.attempt and r.input_tokens is not null)"
-            ),
-            ") "
-        )
-    };
-}
+/// Inputs that took no row: their usage is kept, unless it is in the result (a repeat) or the task is no more. A statement of its
+/// own, because one that waited for a row sees the rest as it was before the wait: not the result that was written meanwhile.
+const SPENT: &str = concat!(
+    note!(),
+    "unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+       as i(id, attempt, upstream, error, input, cached, output, reasoning)
+     where exists (select from tasks where id = i.id) and not exists (
+       select from results r where r.task = i.id and r.attempt = i.attempt and r.input_tokens is not null)
+     on conflict do nothing"
+);
 
 /// The columns of [`End`], then the kind's own.
 macro_rules! input {
@@ -115,9 +103,8 @@ const FINISH: &str = concat!(
        select batch, id, attempt, (state = 'completed')::int, (state <> 'completed')::int,
          coalesce(input, 0), coalesce(cached, 0), coalesce(output, 0), coalesce(reasoning, 0)
        from done where batch is not null
-     ), ",
-    spent!(),
-    "select id, project, batch, attempt, last_seq, state from done"
+     )
+     select id, project, batch, attempt, last_seq, state from done"
 );
 
 const AGAIN: &str = concat!(
@@ -136,20 +123,26 @@ const AGAIN: &str = concat!(
        select id, attempt, upstream, error from done
        on conflict (task) do update set attempt = excluded.attempt, upstream = excluded.upstream, error = excluded.error
      ), noted as (",
-    note!("done i"),
-    "), ",
-    spent!(),
-    "select id, project, batch, attempt, last_seq, state from done"
+    note!(),
+    "done i on conflict do nothing)
+     select id, project, batch, attempt, last_seq, state from done"
 );
 
+fn all<'e, 'a, T>(ends: &'e [End<'a>], column: impl Fn(&'e End<'a>) -> T) -> Vec<T> {
+    ends.iter().map(column).collect()
+}
+
 fn bind<'q>(query: Query<'q, Postgres, PgArguments>, ends: &[End<'_>]) -> Query<'q, Postgres, PgArguments> {
-    fn all<'e, 'a, T>(ends: &'e [End<'a>], column: impl Fn(&'e End<'a>) -> T) -> Vec<T> {
-        ends.iter().map(column).collect()
-    }
+    let query = query.bind(all(ends, |end| end.task.0)).bind(all(ends, |end| int(end.attempt)));
+    account(query.bind(all(ends, |end| end.floor)), ends)
+}
+
+/// Who was called, what went wrong and what it cost: the last columns of [`End`].
+fn account<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    ends: &[End<'_>],
+) -> Query<'q, Postgres, PgArguments> {
     query
-        .bind(all(ends, |end| end.task.0))
-        .bind(all(ends, |end| int(end.attempt)))
-        .bind(all(ends, |end| end.floor))
         .bind(all(ends, |end| end.upstream.map(|name| &**name)))
         .bind(all(ends, |end| end.error.map(codec::json)))
         .bind(all(ends, |end| end.usage.map(|usage| usage.input_tokens)))
@@ -206,7 +199,7 @@ pub(super) async fn finish(db: &mut PgConnection, ends: &[Finish]) -> Result<Vec
     let done = rows::changes(&query.fetch_all(&mut *db).await?)?;
     let asked = ends.iter().map(|end| (end.task, end.attempt));
     // A repeat finds its own state under its own attempt.
-    told(db, asked, done, |index, change| change.state == ends[index].ending.state).await
+    told(db, asked, done, shared, |index, change| change.state == ends[index].ending.state).await
 }
 
 pub(super) async fn again(db: &mut PgConnection, agains: &[Again]) -> Result<Vec<Finished>> {
@@ -231,7 +224,7 @@ pub(super) async fn again(db: &mut PgConnection, agains: &[Again]) -> Result<Vec
     let done = rows::changes(&query.fetch_all(&mut *db).await?)?;
     let asked = agains.iter().map(|again| (again.task, again.attempt));
     // A repeat finds the row waiting for its time, or queued again already, before any newer attempt.
-    told(db, asked, done, |_, change| matches!(change.state, State::Scheduled | State::Queued)).await
+    told(db, asked, done, shared, |_, change| matches!(change.state, State::Scheduled | State::Queued)).await
 }
 
 /// One answer per input: the change that was just made, or how the task stands. `repeats` tells whether the state it stands
@@ -240,10 +233,17 @@ async fn told(
     db: &mut PgConnection,
     asked: impl Iterator<Item = (TaskId, u32)> + Clone,
     done: Vec<Change>,
+    ends: Vec<End<'_>>,
     repeats: impl Fn(usize, &Change) -> bool,
 ) -> Result<Vec<Finished>> {
     let done: HashMap<(TaskId, u32), Change> =
         done.into_iter().map(|change| ((change.task, change.attempt), change)).collect();
+    let missed = |end: &End<'_>| end.usage.is_some() && !done.contains_key(&(end.task, end.attempt));
+    let spent: Vec<End<'_>> = ends.into_iter().filter(missed).collect();
+    if !spent.is_empty() {
+        let query = sqlx::query(SPENT).bind(all(&spent, |end| end.task.0));
+        account(query.bind(all(&spent, |end| int(end.attempt))), &spent).execute(&mut *db).await?;
+    }
     let open: Vec<TaskId> =
         asked.clone().filter(|key| !done.contains_key(key)).map(|(task, _)| task).collect();
     let stands: HashMap<TaskId, Change> =
