@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, Wrapped},
-    fetch::DEADLINE,
+    fetch::{DEADLINE, patiently},
     list::List,
     state::App,
     view::{self},
@@ -108,7 +108,7 @@ async fn served(app: &App) -> Result<Vec<Model>, ApiError> {
     responses((status = 200, description = "Every configured lane.", body = List<Queue>))
 )]
 pub(crate) async fn queues(State(app): State<App>) -> Result<Response, ApiError> {
-    let figures = timeout(DEADLINE, app.backends.store.queues(Some(app.project))).await??;
+    let figures = patiently(&app, app.backends.store.queues(Some(app.project))).await?;
     let workers = timeout(DEADLINE, app.backends.store.workers()).await??;
     let queues = app.config.lanes.iter().map(|lane| {
         let found = figures.iter().find(|figures| figures.queue == lane.name);

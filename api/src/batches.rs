@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, Wrapped},
-    fetch::DEADLINE,
+    fetch::{DEADLINE, patiently},
     lines::{self, Fault, GoodLine, LINES_MAX, WantedBatch},
     list::{self, List, Pairs},
     parse::{self, JsonBody, MaybeJson},
@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
     catalog::{self, Refusal},
+    failpoint::{self, Point},
     news::News,
     objects::Part,
     store::{Batch, BatchState, Bell, NewBatch},
@@ -230,13 +231,15 @@ async fn line_tasks(
 /// Commits a batch with its tasks, and tells of them.
 async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), ApiError> {
     let store = &app.backends.store;
-    match timeout(DEADLINE, store.create_batch(batch, tasks)).await? {
-        // Perhaps only the reply was lost: the same ids make the repeat harmless.
-        Err(shared::store::Error::Unavailable(_)) => {
-            timeout(DEADLINE, store.create_batch(batch, tasks)).await??
+    let twice = async {
+        match store.create_batch(batch, tasks).await {
+            // Perhaps only the reply was lost: the same ids make the repeat harmless.
+            Err(error) if error.passes() => store.create_batch(batch, tasks).await,
+            answer => answer,
         }
-        answer => answer?,
-    }
+    };
+    patiently(app, twice).await?;
+    failpoint::pass(Point::BatchCommitted);
     for task in tasks {
         metrics::counter!("longhaul_tasks_submitted_total", "queue" => task.queue.to_string()).increment(1);
     }
@@ -306,7 +309,7 @@ pub(crate) async fn list(State(app): State<App>, Query(pairs): Query<Pairs>) -> 
             other => other,
         })?;
     }
-    let page = timeout(DEADLINE, app.backends.store.batches(app.project, after, limit)).await??;
+    let page = patiently(&app, app.backends.store.batches(app.project, after, limit)).await?;
     let ids = (
         page.items.first().map(|batch| batch.id.to_string()),
         page.items.last().map(|batch| batch.id.to_string()),
@@ -338,6 +341,7 @@ pub(crate) async fn cancel(
             Err(ApiError::Conflict(format!("Cannot cancel a batch with status '{}'.", batch.state.as_str())))
         }
         BatchState::Cancelling => {
+            failpoint::pass(Point::BatchCancelling);
             let stopped = timeout(DEADLINE, app.backends.store.cancel_batch_tasks(CANCEL_AT_ONCE)).await;
             match stopped {
                 Ok(Ok(changes)) => app.herald.changed(changes),

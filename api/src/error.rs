@@ -75,6 +75,9 @@ pub(crate) enum ApiError {
     /// Something we stand on is away: the same request will work later.
     #[error("temporarily unavailable: repeat the request")]
     Unavailable(#[source] Cause),
+    /// No room for anything new: the same request will work when there is.
+    #[error("out of storage space: repeat the request later")]
+    Full(#[source] Cause),
     /// A fault of ours.
     #[error("an internal error: the log has the details under this request id")]
     Internal(#[source] Cause),
@@ -116,6 +119,7 @@ impl ApiError {
             }
             Self::Upstream(error) => (S::BAD_GATEWAY, "server_error", error.code.as_str(), None),
             Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "server_error", "unavailable", None),
+            Self::Full(_) => (S::INSUFFICIENT_STORAGE, "server_error", "storage_full", None),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "server_error", "internal_error", None),
         };
         Parts { status, kind, code, param }
@@ -138,6 +142,9 @@ impl ApiError {
         match self {
             Self::Unavailable(cause) => {
                 tracing::warn!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 503");
+            }
+            Self::Full(cause) => {
+                tracing::error!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 507");
             }
             Self::Internal(cause) => {
                 tracing::error!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 500");
@@ -182,6 +189,7 @@ impl ApiError {
             // OpenAI's clients repeat every 409 unless told that it changes nothing.
             Self::Conflict(_) => headers.insert("x-should-retry", HeaderValue::from_static("false")),
             Self::Unavailable(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::Full(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10")),
             // The rest of the body is still on its way: it is not worth reading.
             Self::TooLarge { .. } | Self::Slow => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"))
@@ -256,6 +264,7 @@ impl From<Arc<store::Error>> for ApiError {
     fn from(error: Arc<store::Error>) -> Self {
         match *error {
             store::Error::Unavailable(_) => Self::Unavailable(error),
+            store::Error::Full(_) => Self::Full(error),
             _ => Self::Internal(error),
         }
     }

@@ -7,12 +7,46 @@ use crate::{
     view::{Beside, TaskView, json},
 };
 use bytes::Bytes;
-use shared::task::{Answer, Task, TaskId};
+use shared::{
+    store,
+    task::{Answer, Task, TaskId},
+};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longest time for one question to a backend.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_millis(2_500);
+
+/// Longest time for a question that may read or write much. A database that says nothing at all is not waited for: see
+/// [`patiently`].
+const DEADLINE_LONG: Duration = Duration::from_secs(10);
+/// Between two looks whether the database is there.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Waits for much work of the database, as long as it answers other questions meanwhile.
+///
+/// # Errors
+/// The database is away, or too slow.
+pub(crate) async fn patiently<T>(
+    app: &App,
+    work: impl Future<Output = store::Result<T>>,
+) -> Result<T, ApiError> {
+    let silence = async {
+        loop {
+            sleep(LOOK).await;
+            let failed = match timeout(DEADLINE - LOOK, app.backends.store.now()).await {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error,
+                Err(_) => store::Error::silent(),
+            };
+            return failed;
+        }
+    };
+    tokio::select! {
+        done = timeout(DEADLINE_LONG, work) => Ok(done??),
+        failed = silence => Err(failed.into()),
+    }
+}
 
 /// The answer of a task with its bytes, if it has one; `kept` if it was read along with the task.
 ///

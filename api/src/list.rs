@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, Wrapped},
-    fetch::DEADLINE,
+    fetch::{DEADLINE, patiently},
     parse::nearest,
     state::App,
     view::{self, Beside, TaskView},
@@ -72,7 +72,7 @@ pub(crate) async fn tasks(State(app): State<App>, Query(pairs): Query<Pairs>) ->
     {
         return Err(unknown_cursor(after));
     }
-    let page = timeout(DEADLINE, app.backends.store.list(app.project, &query)).await??;
+    let page = patiently(&app, app.backends.store.list(app.project, &query)).await?;
     let beside = Beside::default();
     let ids = (
         page.items.first().map(|task| task.id.to_string()),

@@ -3,7 +3,7 @@
 use crate::{
     batches,
     error::{ApiError, Wrapped},
-    fetch::{self, DEADLINE},
+    fetch::{self, patiently},
     parse,
     state::App,
     view::{self},
@@ -21,7 +21,6 @@ use shared::{
     store::ListQuery,
     task::{BatchId, ErrorCode, RequestId, State as TaskState, Task, TaskId},
 };
-use tokio::time::timeout;
 
 /// Rows per read.
 const PAGE: u32 = 100;
@@ -88,7 +87,7 @@ impl Pages {
             after: self.after,
             ..ListQuery::default()
         };
-        let page = timeout(DEADLINE, self.app.backends.store.list(self.app.project, &query)).await??;
+        let page = patiently(&self.app, self.app.backends.store.list(self.app.project, &query)).await?;
         self.over = !page.has_more;
         self.after = page.items.last().map(|task| task.id);
         let mut text = Vec::new();

@@ -17,10 +17,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use shared::{
     batcher::{Batcher, Gather},
     catalog,
+    failpoint::{self, Point},
     news::{Herald, News},
     objects::Part,
     store::{self, Store, Submitted},
-    task::{Idempotency, NewTask, Task, TaskId},
+    task::{Idempotency, NewTask, Payload, Task, TaskId},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -42,21 +43,28 @@ pub(crate) fn batcher(
     store: Arc<dyn Store>,
     herald: Herald,
 ) -> Batcher<NewTask, Committed> {
-    Batcher::start(tasks, Gather::default(), move |gathered| commit(store.clone(), herald.clone(), gathered))
+    let gather = Gather { heirless: false, ..Gather::default() };
+    Batcher::start(tasks, gather, move |gathered| commit(store.clone(), herald.clone(), gathered))
 }
 
 async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> Vec<Committed> {
     metrics::histogram!("longhaul_submit_batch_size").record(tasks.len() as f64);
-    let answers = match store.submit(&tasks).await {
-        // Perhaps only the reply was lost: the same ids make the repeat harmless.
-        Err(store::Error::Unavailable(_)) => {
-            sleep(AGAIN).await;
-            store.submit(&tasks).await
+    failpoint::pass(Point::SubmitTaken);
+    // Perhaps only the reply was lost: the same ids make the repeat harmless.
+    let twice = async {
+        match failpoint::reply(Point::SubmitReply, store.submit(&tasks).await) {
+            Err(error) if error.passes() => {
+                sleep(AGAIN).await;
+                store.submit(&tasks).await
+            }
+            answers => answers,
         }
-        answers => answers,
     };
+    // Whoever waits for it has left by then.
+    let answers = timeout(DEADLINE, twice).await.unwrap_or_else(|_| Err(store::Error::silent()));
     match answers {
         Ok(answers) => {
+            failpoint::pass(Point::SubmitCommitted);
             for (task, answer) in tasks.iter().zip(&answers) {
                 if matches!(answer, Submitted::Accepted(_)) {
                     metrics::counter!("longhaul_tasks_submitted_total", "queue" => task.queue.to_string())
@@ -148,7 +156,7 @@ pub(crate) async fn create(
 /// As `POST /v1/tasks` answers them.
 ///
 /// # Cancel safety
-/// A task that was handed in is committed even if the caller leaves.
+/// A task whose caller leaves before its commit has begun is not committed, and nobody has been told that it is.
 pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Result<(Task, bool), ApiError> {
     let wanted = Wanted::parse(bytes)?;
     let valid = wanted.check(&app.config)?;
@@ -159,6 +167,9 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let body = bytes.slice_ref(wanted.body.get().as_bytes());
     let payload =
         timeout(DEADLINE, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
+    if matches!(payload, Payload::Object { .. }) {
+        failpoint::pass(Point::SubmitKept);
+    }
     let idempotency = key.map(|key| Idempotency { key: key.to_owned(), fingerprint: wanted.fingerprint() });
     let new = NewTask {
         id,

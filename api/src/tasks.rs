@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, Verbatim, Wrapped},
-    fetch::{self, DEADLINE},
+    fetch::{self, DEADLINE, patiently},
     parse::{self, MaybeJson},
     state::App,
     view::{self, Beside, TaskView},
@@ -16,6 +16,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use shared::{
+    failpoint::{self, Point},
     news::News,
     store::{Cancelled, Deleted, Retried},
     task::{self, Answer, Task, TaskId},
@@ -102,7 +103,7 @@ async fn in_full(
     let wants = |what| include.is_some_and(|list| list.split(',').any(|word| word.trim() == what));
     let mut beside = Beside { answer: fetch::answer(app, task, kept).await?, ..Beside::default() };
     if task.state == task::State::Queued {
-        beside.position = timeout(DEADLINE, app.backends.store.position(app.project, task.id)).await??;
+        beside.position = patiently(app, app.backends.store.position(app.project, task.id)).await?;
     }
     if wants("input")
         && let Some(payload) = timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??
@@ -209,7 +210,9 @@ pub(crate) async fn stop(app: &App, id: TaskId, reason: Option<&str>) -> Result<
             "'reason' may have at most 512 characters, none of them U+0000.",
         ));
     }
-    let cancelled = timeout(DEADLINE, app.backends.store.cancel(app.project, id, reason)).await??;
+    let cancelled = timeout(DEADLINE, app.backends.store.cancel(app.project, id, reason)).await?;
+    let cancelled = failpoint::reply(Point::CancelReply, cancelled)?;
+    failpoint::pass(Point::CancelCommitted);
     if let Cancelled::Applied(change) = cancelled.ok_or_else(|| parse::no_task(id))? {
         app.herald.changed(vec![change]);
     }
@@ -238,7 +241,10 @@ pub(crate) async fn retry(
     let Nothing {} = body.as_deref().map_or(Ok(Nothing {}), parse::read)?;
     let retried = timeout(DEADLINE, app.backends.store.retry(app.project, id)).await??;
     match retried.ok_or_else(|| parse::no_task(id))? {
-        Retried::Applied(change, bell) => app.herald.tell(News { bells: vec![bell], changes: vec![change] }),
+        Retried::Applied(change, bell) => {
+            failpoint::pass(Point::RetryCommitted);
+            app.herald.tell(News { bells: vec![bell], changes: vec![change] });
+        }
         Retried::Refused(state) => {
             let message = format!(
                 "Cannot retry a task with status '{state}': only failed, cancelled and expired ones."

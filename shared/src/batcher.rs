@@ -19,11 +19,19 @@ pub struct Gather {
     pub lanes: usize,
     /// Items waiting before callers wait too.
     pub backlog_max: usize,
+    /// Whether an item is flushed although its caller left before the flush began.
+    pub heirless: bool,
 }
 
 impl Default for Gather {
     fn default() -> Self {
-        Self { items_max: 128, linger: Duration::from_millis(10), lanes: 4, backlog_max: 4096 }
+        Self {
+            items_max: 128,
+            linger: Duration::from_millis(10),
+            lanes: 4,
+            backlog_max: 4096,
+            heirless: true,
+        }
     }
 }
 
@@ -67,7 +75,8 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// [`Closed`] if the batcher is gone.
     ///
     /// # Cancel safety
-    /// Once handed in, the item is flushed even if the caller leaves.
+    /// Once handed in, the item is flushed even if the caller leaves, unless the batcher drops such items: then the caller
+    /// who leaves before the flush takes its item along.
     pub async fn call(&self, item: T) -> Result<R, Closed> {
         let (answer, wait) = oneshot::channel();
         self.sender.send((item, answer)).await.map_err(|_| Closed)?;
@@ -133,6 +142,12 @@ where
             }
             flushing.begin()
         };
+        if !gather.heirless {
+            gathered.retain(|(_, answer)| !answer.is_closed());
+        }
+        if gathered.is_empty() {
+            continue;
+        }
         let (items, answers): (Vec<T>, Vec<_>) = gathered.into_iter().unzip();
         let given = flush(items).await;
         drop(under_way);

@@ -14,6 +14,7 @@ pub mod store;
 pub mod queue;
 
 pub mod events;
+pub mod failpoint;
 
 mod link;
 

@@ -6,6 +6,7 @@
 use crate::{
     backends::Backends,
     events::{Events, announce},
+    failpoint::{self, Point},
     queue::Queue,
     store::{Bell, Submitted},
     task::{Change, State, Task},
@@ -101,19 +102,22 @@ async fn run(mut receiver: mpsc::Receiver<News>, queue: Arc<dyn Queue>, events: 
             all.changes.extend(news.changes);
         }
         let ring = async {
-            if !all.bells.is_empty()
-                && let Err(error) = queue.push(&all.bells).await
-            {
-                tracing::debug!(
+            if all.bells.is_empty() {
+                return;
+            }
+            match queue.push(&all.bells).await {
+                Ok(_) => failpoint::pass(Point::NewsRung),
+                Err(error) => tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "the sweep rings for {} tasks",
                     all.bells.len()
-                );
+                ),
             }
         };
         let telling = async { tokio::join!(ring, announce(events.as_ref(), &all.changes)) };
         if timeout(DEADLINE, telling).await.is_err() {
             tracing::debug!("queue or event log too slow: the sweep and the watchers catch up");
         }
+        failpoint::pass(Point::NewsTold);
     }
 }

@@ -7,6 +7,7 @@
 use crate::{
     catalog::route,
     config::Config,
+    failpoint::{self, Point},
     store::{Pause, Result, Served, Store, UpstreamModels},
 };
 use std::{
@@ -125,6 +126,7 @@ impl Pauses {
             known.paused.insert(upstream.to_owned(), Paused { until, failing, since: now });
         }
         tell(upstream, timeout(PATIENCE, self.0.store.pause(upstream, wait, failing)).await);
+        failpoint::pass(Point::PauseWritten);
     }
 
     /// Ends an upstream's pause, here at once and for everyone.

@@ -6,6 +6,7 @@
 use crate::{
     backends::{Backends, Unopened},
     config::{self, Config, Flags, Mode},
+    failpoint,
     rooms::Rooms,
     sweep, telemetry,
 };
@@ -70,6 +71,7 @@ where
 /// As [`run`], for a role with an exit status of its own.
 pub fn run_to_status(log: &str, role: impl AsyncFnOnce(CancellationToken) -> ExitCode) -> ExitCode {
     telemetry::process_start(log);
+    failpoint::listen();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

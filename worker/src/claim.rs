@@ -5,6 +5,7 @@
 
 use crate::context::{Context, Hold, STORE_PATIENCE};
 use shared::{
+    failpoint::{self, Point},
     store::{self, Claimed},
     task::{Change, State, WorkerId},
 };
@@ -106,6 +107,7 @@ async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage)
     if ids.as_ref().is_some_and(Vec::is_empty) {
         return Vec::new();
     }
+    failpoint::pass(Point::ClaimPopped);
     let served = ctx.backends.pauses.served();
     let claim = async {
         match &ids {
@@ -134,7 +136,11 @@ pub(crate) async fn entered(
     claim: impl Future<Output = store::Result<Vec<Claimed>>>,
 ) -> Result<Vec<Entered>, Option<store::Error>> {
     let claiming = ctx.claiming();
-    let claimed = timeout(STORE_PATIENCE, claim).await.map_err(|_| None)?.map_err(Some)?;
+    let claimed = timeout(STORE_PATIENCE, claim).await.map_err(|_| None)?;
+    let claimed = failpoint::reply(Point::ClaimReply, claimed).map_err(Some)?;
+    if !claimed.is_empty() {
+        failpoint::pass(Point::ClaimCommitted);
+    }
     // Entered before the claim counts as over: the heartbeat never sees one of them as unknown.
     let entered = claimed.into_iter().map(|claimed| {
         let (hold, stop) = ctx.held.enter(claimed.task, claimed.attempt);
@@ -168,6 +174,9 @@ pub(crate) fn hand_over(
         }
     }
     drop(slots);
+    if !started.is_empty() {
+        failpoint::pass(Point::ClaimHanded);
+    }
     ctx.herald.changed(started);
 }
 

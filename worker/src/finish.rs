@@ -12,10 +12,11 @@ use crate::{
 use futures_util::future::BoxFuture;
 use shared::{
     batcher::{Batcher, Gather},
+    failpoint::{self, Point},
     news::Herald,
     objects::{self, Part},
     store::{self, Again, Claimed, Finish, Finished, Store},
-    task::{Answer, Ending, ErrorCode, State, TaskError, Usage},
+    task::{Answer, Ending, ErrorCode, Payload, State, TaskError, Usage},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -64,16 +65,24 @@ fn gather<T: Write + 'static>(
 
 /// Something that the store writes in groups.
 trait Write: Send + Sync + Sized {
+    const TAKEN: Point;
+    const COMMITTED: Point;
     fn write<'a>(store: &'a dyn Store, items: &'a [Self]) -> BoxFuture<'a, store::Result<Vec<Finished>>>;
 }
 
 impl Write for Finish {
+    const TAKEN: Point = Point::FinishTaken;
+    const COMMITTED: Point = Point::FinishCommitted;
+
     fn write<'a>(store: &'a dyn Store, items: &'a [Self]) -> BoxFuture<'a, store::Result<Vec<Finished>>> {
         store.finish(items)
     }
 }
 
 impl Write for Again {
+    const TAKEN: Point = Point::AgainTaken;
+    const COMMITTED: Point = Point::AgainCommitted;
+
     fn write<'a>(store: &'a dyn Store, items: &'a [Self]) -> BoxFuture<'a, store::Result<Vec<Finished>>> {
         store.again(items)
     }
@@ -114,11 +123,14 @@ async fn commit<T: Write>(store: Arc<dyn Store>, herald: Herald, items: Vec<T>) 
 async fn persist<T: Write>(store: &dyn Store, items: &[T]) -> store::Result<Vec<Finished>> {
     let (begun, mut pause, mut told) = (Instant::now(), Duration::from_millis(50), false);
     loop {
-        match timeout(STORE_PATIENCE, T::write(store, items)).await {
-            Ok(Ok(written)) => return Ok(written),
-            Ok(Err(error))
-                if !matches!(error, store::Error::Unavailable(_)) || begun.elapsed() > PERSISTENCE =>
-            {
+        failpoint::pass(T::TAKEN);
+        let writing = async { failpoint::reply(Point::FinishReply, T::write(store, items).await) };
+        match timeout(STORE_PATIENCE, writing).await {
+            Ok(Ok(written)) => {
+                failpoint::pass(T::COMMITTED);
+                return Ok(written);
+            }
+            Ok(Err(error)) if !error.passes() || begun.elapsed() > PERSISTENCE => {
                 return Err(error);
             }
             failed if !std::mem::replace(&mut told, true) => {
@@ -223,7 +235,12 @@ async fn keep(ctx: &Context, claimed: &Claimed, reply: Reply) -> Result<Answer, 
         )
         .await;
         match kept {
-            Ok(Ok(body)) => return Ok(Answer { status, content_type, request_id, body }),
+            Ok(Ok(body)) => {
+                if matches!(body, Payload::Object { .. }) {
+                    failpoint::pass(Point::FinishKept);
+                }
+                return Ok(Answer { status, content_type, request_id, body });
+            }
             Ok(Err(error @ objects::Error::TooLarge { .. })) => {
                 return Err(Failure::new(Kind::Permanent, ErrorCode::UpstreamMalformed, error.to_string()));
             }

@@ -9,6 +9,7 @@ use crate::context::{Context, STORE_PATIENCE, slots};
 use shared::{
     backends::Backends,
     events::announce,
+    failpoint::{self, Point},
     store::NewWorker,
     task::{TaskId, WorkerId},
 };
@@ -37,6 +38,7 @@ async fn register(ctx: &Context) -> WorkerId {
         match timeout(STORE_PATIENCE, ctx.backends.store.register(&worker)).await {
             Ok(Ok(())) => {
                 tracing::info!(worker = %worker.id, slots = worker.slots, "registered");
+                failpoint::pass(Point::LeaseRegistered);
                 ctx.worker.send_replace(Some(worker.id));
                 return worker.id;
             }
@@ -102,6 +104,7 @@ impl Beat {
                 if std::mem::take(&mut self.away) {
                     tracing::info!("heartbeats are answered again");
                 }
+                failpoint::pass(Point::LeaseAnswered);
                 self.answered = sent;
                 ctx.worker.send_if_modified(|current| current.replace(worker) != Some(worker));
                 let stopped = ctx.held.stop_unlisted(&listed, sent);
@@ -153,6 +156,7 @@ pub(crate) async fn release(backends: &Backends, worker: WorkerId, claims: &[(Ta
     }
     match timeout(STORE_PATIENCE, backends.store.release(worker, claims)).await {
         Ok(Ok(changes)) => {
+            failpoint::pass(Point::LeaseReleased);
             tracing::info!(%worker, attempts = changes.len(), "gave attempts back");
             let _ = timeout(STORE_PATIENCE, announce(&*backends.events, &changes)).await;
         }

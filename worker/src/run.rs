@@ -12,7 +12,9 @@ use crate::{
 };
 use futures_util::FutureExt;
 use shared::{
-    catalog, objects,
+    catalog,
+    failpoint::{self, Point},
+    objects,
     store::Claimed,
     task::{ErrorCode, Usage},
 };
@@ -76,6 +78,8 @@ async fn execute(
         _ => None,
     };
     let body = open(ctx, claimed).await?;
+    failpoint::pass(Point::RunOpened);
+    failpoint::poison(&body);
     let server = match trial.and_then(|name| ctx.servers.get(&*name)) {
         Some(server) => server,
         None => choose(ctx, claimed)?,
@@ -83,6 +87,7 @@ async fn execute(
     *upstream = Some(server.name.clone());
     let limits = &ctx.config.worker;
     let mut outcome = Call { claimed, body, server, limits, teller, spent }.make().await;
+    failpoint::pass(Point::RunCalled);
     breaker::note(ctx, server, &mut outcome).await;
     outcome
 }

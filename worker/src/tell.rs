@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use shared::{
     clock::UnixMs,
     events::{Append, Appended, no_details},
+    failpoint::{self, Point},
     store::Claimed,
     task::{EventKind, TaskId},
 };
@@ -97,7 +98,10 @@ impl Teller {
         let append =
             Append { task: self.task, attempt: self.attempt, floor, start, events, topics: Vec::new() };
         match self.shout.append(append).await {
-            Some(Appended::Last(seq)) => self.last = Some(seq),
+            Some(Appended::Last(seq)) => {
+                failpoint::pass(Point::RunTold);
+                self.last = Some(seq);
+            }
             Some(Appended::Stale) => {
                 metrics::counter!("longhaul_fenced_writes_total", "what" => "events").increment(1);
                 self.mute = true;

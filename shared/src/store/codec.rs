@@ -26,7 +26,11 @@ impl From<sqlx::Error> for Error {
             E::Database(cause) => cause.code().is_some_and(|code| passes(&code)),
             _ => false,
         };
-        if away { Self::Unavailable(error) } else { Self::Broken(error) }
+        match &error {
+            E::Database(cause) if cause.code().is_some_and(|code| is_full(&code)) => Self::Full(error),
+            _ if away => Self::Unavailable(error),
+            _ => Self::Broken(error),
+        }
     }
 }
 
@@ -40,6 +44,11 @@ fn passes(code: &str) -> bool {
     }
     // Busy, locked, interrupted, I/O error, disk full, cannot open.
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 9 | 10 | 13 | 14))
+}
+
+/// Whether an engine's error code says that the disk is full.
+pub(super) fn is_full(code: &str) -> bool {
+    code == "53100" || code == "13"
 }
 
 /// Whether the statement failed because of a value in it: such a row is refused alone.

@@ -29,6 +29,9 @@ pub enum Error {
     /// Not reachable, too slow or out of connections: nothing is known to be stored; try again with the same ids.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
+    /// Out of space: nothing is stored, reading works, and it passes when there is room again.
+    #[error("the database is out of space")]
+    Full(#[source] sqlx::Error),
     /// The schema is older or newer than this program.
     #[error("{0}")]
     Schema(String),
@@ -41,6 +44,20 @@ pub enum Error {
         /// The column.
         column: &'static str,
     },
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Full(_))
+    }
+
+    /// No answer in time.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
 }
 
 /// Shorthand of this module's results.

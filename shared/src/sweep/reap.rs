@@ -4,7 +4,11 @@
 //! own access (and at its start) the sweep waits one lease before it judges: the living have renewed theirs by then.
 
 use super::{LIMIT, PATIENCE, Step, is_full, tell};
-use crate::{backends::Backends, config::Config};
+use crate::{
+    backends::Backends,
+    config::Config,
+    failpoint::{self, Point},
+};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -14,6 +18,7 @@ const SPREAD: Duration = Duration::from_secs(1);
 pub(super) async fn step(backends: &Backends, config: &Config) -> Step {
     let changes = timeout(PATIENCE, backends.store.reap(LIMIT, SPREAD, config.lease.crashes_max)).await??;
     if !changes.is_empty() {
+        failpoint::pass(Point::SweepReaped);
         tracing::warn!(attempts = changes.len(), "took attempts from workers whose lease had run out");
         tell(backends, &changes).await;
     }

@@ -4,7 +4,13 @@
 //! a second.
 
 use super::{Error, PATIENCE, PATIENCE_BELL, ring, uneven};
-use crate::{backends::Backends, config::Config, store::Served, task::QueueName};
+use crate::{
+    backends::Backends,
+    config::Config,
+    failpoint::{self, Point},
+    store::Served,
+    task::QueueName,
+};
 use tokio::time::{sleep, timeout};
 
 /// Fills windows for ever.
@@ -41,6 +47,9 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
     let limit = u32::try_from(window).unwrap_or(u32::MAX);
     let bells = timeout(PATIENCE, backends.store.ready(lane, limit, &served)).await??;
     let more = ring(backends, &bells).await && bells.len() >= window;
+    if !bells.is_empty() {
+        failpoint::pass(Point::SweepRefilled);
+    }
     // What is not served has to be read past, which may be much.
     Ok(more && served == Served::All)
 }

@@ -19,6 +19,7 @@ use client::Server;
 use http::{Method, header};
 use shared::{
     config,
+    failpoint::{self, Point},
     store::Claimed,
     task::{ErrorCode, Relay, Usage},
 };
@@ -67,6 +68,7 @@ impl Call<'_> {
             Relay::Lifecycle => None,
         };
         let response = self.send(fold.is_some()).await?;
+        failpoint::pass(Point::RunAnswered);
         metrics::histogram!("longhaul_upstream_ttft_seconds").record(begun.elapsed().as_secs_f64());
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         if !response.status().is_success() {

@@ -38,6 +38,7 @@ impl From<sqlx::Error> for Fault {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
+            Fault::Sql(error) if code(&error) == Some(13) => Self::Full(error),
             Fault::Sql(error) if is_unavailable(&error) => Self::Unavailable(error),
             Fault::Sql(error) => Self::Broken(error),
             Fault::Unreadable(column) => Self::Unreadable { column },
@@ -50,13 +51,13 @@ fn code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse::<i32>().ok().map(|extended| extended & 0xff)
 }
 
-/// Busy, locked, out of memory, read-only, I/O error, full, cannot open: the machine's fault, and it may pass.
+/// Busy, locked, out of memory, read-only, I/O error, cannot open: the machine's fault, and it may pass.
 fn is_unavailable(error: &sqlx::Error) -> bool {
     let away = matches!(
         error,
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
     );
-    away || matches!(code(error), Some(5..=8 | 10 | 13 | 14))
+    away || matches!(code(error), Some(5..=8 | 10 | 14))
 }
 
 /// Too big, constraint, mismatch: the row's own fault, so that its neighbours need not share it.

@@ -309,7 +309,7 @@ async fn a_full_disk_is_unavailable_and_passes() {
     pages("pragma max_page_count = 60").await.unwrap();
     let large = NewTask { payload: Payload::Inline(vec![7; 1 << 20].into()), ..task() };
     let full = db.store.submit(&[task(), large.clone()]).await;
-    assert!(matches!(full, Err(Error::Unavailable(_))), "{full:?}");
+    assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
     // The connection was replaced, and with it the bound that stood for the disk.
     db.submit(large).await;
     assert_eq!(db.number("select count(*) from tasks").await, 1);
