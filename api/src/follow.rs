@@ -11,7 +11,7 @@
 
 use crate::{
     error::ApiError,
-    fetch,
+    fetch::{self, DEADLINE},
     state::App,
     watcher::{Seen, Watch},
 };
@@ -25,8 +25,6 @@ use shared::{
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
-/// Longest time for one question to a backend.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// Pause while the database is away.
 const PAUSE: Duration = Duration::from_secs(1);
 

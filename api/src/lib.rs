@@ -35,7 +35,7 @@ pub use docs::description_json;
 use shared::{backends::Backends, config::Config};
 use state::AppState;
 use std::sync::Arc;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, task::JoinSet, time::{sleep, timeout}};
 use tokio_util::sync::CancellationToken;
 
 /// Serves the API on `listener` until `stop`, then drains within the grace time.
@@ -52,7 +52,14 @@ pub async fn serve(
     let address = listener.local_addr()?;
     let app = AppState::start(&mut tasks, backends, config.clone(), address.ip(), stop.clone());
     tracing::info!(%address, "the API listens");
-    listen::listen(listener, routes::router(app.clone()), &config.api, stop).await;
+    // Who asks whether we are ready hears no for a while before nobody answers at all.
+    let closed = CancellationToken::new();
+    let close = async {
+        stop.cancelled().await;
+        sleep(config.api.drain_delay).await;
+        closed.cancel();
+    };
+    tokio::join!(listen::listen(listener, routes::router(app.clone()), &config.api, closed.clone()), close);
     app.sockets.close();
     let rest = async {
         app.sockets.wait().await;

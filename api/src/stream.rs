@@ -60,6 +60,7 @@ struct Line {
     app: App,
     follow: Follow,
     begun: bool,
+    said_farewell: bool,
     _open: Open,
 }
 
@@ -90,7 +91,7 @@ pub(crate) async fn events(
     if follow.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let line = Line { app, follow, begun: false, _open: Open::new("sse") };
+    let line = Line { app, follow, begun: false, said_farewell: false, _open: Open::new("sse") };
     let frames = stream::unfold(line, |mut line| async {
         let frame = line.frame().await?;
         Some((Ok::<_, Infallible>(Bytes::from(frame)), line))
@@ -110,13 +111,20 @@ fn cursor(text: &str) -> Result<i64, ApiError> {
 }
 
 impl Line {
+    /// The last words of a process that ends: no event, so no id. `None` once they are said.
+    fn farewell(&mut self) -> Option<Vec<u8>> {
+        let wait = fastrand::u64(250..1_500);
+        let words = format!("retry: {wait}\nevent: draining\ndata: {{\"reconnect_after_ms\":{wait}}}\n\n");
+        (!std::mem::replace(&mut self.said_farewell, true)).then(|| words.into_bytes())
+    }
+
     /// The next piece of the stream; `None` ends it.
     async fn frame(&mut self) -> Option<Vec<u8>> {
         let next = timeout(KEEP_ALIVE, self.follow.next());
         let told = tokio::select! {
             told = next => told,
-            // The client comes back with its cursor, to another process.
-            () = self.app.stop.cancelled() => return None,
+            // The client comes back with its cursor, to another process. Not all at once.
+            () = self.app.stop.cancelled() => return self.farewell(),
         };
         let event = match told {
             Ok(event) => event?,

@@ -32,6 +32,7 @@ impl Config {
                 connections_max: 16_384,
                 header_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(75),
+                drain_delay: Duration::ZERO,
                 grace: Duration::from_secs(10),
             },
             worker: Worker {

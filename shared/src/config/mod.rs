@@ -93,6 +93,8 @@ pub struct Api {
     pub header_timeout: Duration,
     /// Time a connection may stay without a request.
     pub idle_timeout: Duration,
+    /// After a signal to end: how long new connections are still taken, while `/readyz` already says no.
+    pub drain_delay: Duration,
     /// Time for running requests at shutdown.
     pub grace: Duration,
 }

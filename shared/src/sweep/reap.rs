@@ -12,11 +12,12 @@ use crate::{
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Bound of the wait that spreads the tasks of a dead worker.
+/// Bound of the wait that spreads the tasks of a dead worker; a short lease makes it shorter.
 const SPREAD: Duration = Duration::from_secs(1);
 
 pub(super) async fn step(backends: &Backends, config: &Config) -> Step {
-    let changes = timeout(PATIENCE, backends.store.reap(LIMIT, SPREAD, config.lease.crashes_max)).await??;
+    let spread = SPREAD.min(config.lease.ttl);
+    let changes = timeout(PATIENCE, backends.store.reap(LIMIT, spread, config.lease.crashes_max)).await??;
     if !changes.is_empty() {
         failpoint::pass(Point::SweepReaped);
         tracing::warn!(attempts = changes.len(), "took attempts from workers whose lease had run out");
