@@ -12,6 +12,7 @@ use crate::error::Failure;
 use crate::reply::{Answer, Call, Choice, Frame, Reply, Step, aside, data, positions, required};
 use crate::request::{Ask, Extra};
 use crate::text::{CREATED, Seed};
+use crate::usage::Shown;
 
 /// The end of an OpenAI stream.
 pub(crate) const DONE: &[u8] = b"data: [DONE]\n\n";
@@ -26,7 +27,7 @@ pub(crate) struct Envelope<'a, C> {
     choices: C,
     /// Absent unless asked for; null in every chunk but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Usage>>,
+    usage: Option<Option<Shown<Usage>>>,
     service_tier: &'static str,
     system_fingerprint: &'static str,
     #[serde(flatten)]
@@ -39,7 +40,7 @@ impl<'a, C> Envelope<'a, C> {
         object: &'static str,
         reply: &'a Reply,
         choices: C,
-        usage: Option<Option<Usage>>,
+        usage: Option<Option<Shown<Usage>>>,
     ) -> Self {
         let (model, extra) = (reply.model.as_str(), &reply.extra);
         let (service_tier, system_fingerprint) = ("default", "simulated");
@@ -72,15 +73,17 @@ struct CompletionDetails {
 }
 
 impl Usage {
-    pub(crate) fn of(reply: &Reply) -> Self {
+    /// The counts to send, if any are to be sent.
+    pub(crate) fn of(reply: &Reply) -> Option<Shown<Self>> {
         let (prompt, completion) = (reply.prompt_tokens, reply.tokens());
-        Self {
+        let honest = Self {
             prompt_tokens: prompt,
             completion_tokens: completion,
             total_tokens: prompt + completion,
             prompt_tokens_details: PromptDetails::default(),
             completion_tokens_details: CompletionDetails::default(),
-        }
+        };
+        reply.figures.shown(honest, ["prompt_tokens", "completion_tokens", "total_tokens"])
     }
 }
 
@@ -183,7 +186,7 @@ pub(crate) fn answer(ask: &Ask<'_>, behaviour: &Behaviour, body: &[u8]) -> Resul
     }
     let choices: Vec<_> =
         reply.choices.iter().enumerate().map(|(index, choice)| full(index, choice, logprobs)).collect();
-    let usage = Some(Some(Usage::of(&reply)));
+    let usage = Usage::of(&reply).map(Some);
     Ok(reply.whole(&Envelope::new(&id, "chat.completion", &reply, choices, usage)))
 }
 
@@ -262,6 +265,6 @@ pub(crate) fn ending(
     include_usage: bool,
 ) -> impl Iterator<Item = Frame> + Send + use<> {
     let no_choices: [(); 0] = [];
-    let last = || data(&Envelope::new(id, object, reply, no_choices, Some(Some(Usage::of(reply)))));
+    let last = || data(&Envelope::new(id, object, reply, no_choices, Some(Usage::of(reply))));
     include_usage.then(last).into_iter().chain([DONE.to_vec()]).map(aside)
 }

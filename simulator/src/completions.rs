@@ -52,7 +52,7 @@ pub(crate) fn answer(ask: &Ask<'_>, behaviour: &Behaviour, body: &[u8]) -> Resul
             TextChoice { text, index, logprobs: (), finish_reason }
         })
         .collect();
-    let usage = Some(Some(Usage::of(&reply)));
+    let usage = Usage::of(&reply).map(Some);
     Ok(reply.whole(&Envelope::new(&id, OBJECT, &reply, choices, usage)))
 }
 

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
-use crate::reply::{Answer, Content, json, required};
+use crate::reply::{Answer, json, required};
 use crate::request::{Ask, unknown_fields};
 use crate::text::{Seed, base64, prompt_tokens};
+use crate::usage::Shown;
 
 const DEFAULT_DIMENSIONS: usize = 256;
 const MAX_DIMENSIONS: usize = 4096;
@@ -16,7 +17,8 @@ struct List<'a> {
     object: &'static str,
     data: Vec<Embedding>,
     model: &'a str,
-    usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Shown<Usage>>,
     #[serde(flatten)]
     extra: crate::request::Extra,
 }
@@ -65,10 +67,13 @@ pub(crate) fn answer(ask: &Ask<'_>, body: &[u8]) -> Result<Answer, Failure> {
         object: "list",
         data: inputs.iter().enumerate().map(embed).collect(),
         model: &ask.model,
-        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+        usage: ask.sim.usage.unwrap_or_default().shown(
+            Usage { prompt_tokens: tokens, total_tokens: tokens },
+            ["prompt_tokens", "completion_tokens", "total_tokens"],
+        ),
         extra: if ask.sim.echo_fields { unknown_fields(body)? } else { Default::default() },
     };
-    Ok(Answer { tokens: 0, positions: 0, content: Content::Whole(json(&list)) })
+    Ok(Answer::whole(json(&list)))
 }
 
 /// A string, a list of strings, a list of token numbers or a list of such lists, as one text each.

@@ -1,10 +1,13 @@
 //! What the simulator answers instead of an answer: OpenAI's error envelope, or Anthropic's on `/v1/messages`.
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::execute::Endpoint;
+use crate::reply::{data, event};
 
 /// A refusal, before it is put into an envelope.
 #[derive(Debug)]
@@ -12,15 +15,14 @@ pub(crate) struct Failure {
     pub(crate) status: StatusCode,
     message: String,
     param: Option<&'static str>,
-    code: Option<&'static str>,
-    retry_after_s: Option<f64>,
+    code: Option<Cow<'static, str>>,
 }
 
 impl Failure {
     /// 400: a field is missing, of the wrong type or out of range.
     pub(crate) fn invalid(param: Option<&'static str>, message: impl Into<String>) -> Self {
-        let code = Some("invalid_value");
-        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param, code, retry_after_s: None }
+        let code = Some("invalid_value".into());
+        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param, code }
     }
 
     /// 404: only models whose name starts with `sim-` exist.
@@ -29,48 +31,79 @@ impl Failure {
             status: StatusCode::NOT_FOUND,
             message: format!("The model '{model}' does not exist"),
             param: Some("model"),
-            code: Some("model_not_found"),
-            retry_after_s: None,
+            code: Some("model_not_found".into()),
         }
     }
 
     /// 413, or whatever else kept the body from being read.
     pub(crate) fn unreadable(status: StatusCode, message: String) -> Self {
-        Self { status, message, param: None, code: None, retry_after_s: None }
+        Self { status, message, param: None, code: None }
     }
 
-    /// The failure a request's `sim` object asked for.
-    pub(crate) fn asked_for(status: StatusCode, retry_after_s: Option<f64>) -> Self {
-        let code = match status.as_u16() {
+    /// 503: an outage that extends to the list of models.
+    pub(crate) fn unavailable() -> Self {
+        Self::asked_for(StatusCode::SERVICE_UNAVAILABLE, None)
+    }
+
+    /// The failure a `sim` object asked for, with a code of its own if it named one.
+    pub(crate) fn asked_for(status: StatusCode, code: Option<&str>) -> Self {
+        let natural = match status.as_u16() {
             429 => Some("rate_limit_exceeded"),
             401 => Some("invalid_api_key"),
             _ => None,
         };
-        let message = format!("Simulated failure with status {}.", status.as_u16());
-        Self { status, message, param: None, code, retry_after_s }
+        let code = code.map(|code| code.to_owned().into()).or(natural.map(Cow::Borrowed));
+        let message = match status {
+            // The answer itself had begun.
+            StatusCode::OK => "Simulated failure in the middle of an answer.".into(),
+            _ => format!("Simulated failure with status {}.", status.as_u16()),
+        };
+        Self { status, message, param: None, code }
     }
 
     /// The failure as this endpoint's clients expect it.
     pub(crate) fn respond(self, endpoint: Endpoint) -> Response {
-        let error = match endpoint {
+        let body = self.body(endpoint).to_string();
+        (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+
+    /// The envelope of this endpoint's API.
+    pub(crate) fn body(&self, endpoint: Endpoint) -> Value {
+        match endpoint {
             Endpoint::Messages => {
-                let kind = anthropic_type(self.status.as_u16());
+                // This API has no codes; the type tells what went wrong.
+                let kind = self.asked_code().unwrap_or(anthropic_type(self.status.as_u16()));
                 json!({"type": "error", "error": {"type": kind, "message": self.message}, "request_id": null})
             }
             _ => {
-                let kind = openai_type(self.status.as_u16());
+                let kind = match self.code.as_deref() {
+                    Some(quota @ "insufficient_quota") => quota,
+                    _ => openai_type(self.status.as_u16()),
+                };
                 json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}})
             }
-        };
-        let body = error.to_string();
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            // The plain header knows whole seconds only; the SDKs prefer the other one.
-            let headers = response.headers_mut();
-            headers.insert(header::RETRY_AFTER, (seconds.ceil() as u64).into());
-            headers.insert("retry-after-ms", ((seconds * 1000.0) as u64).into());
         }
-        response
+    }
+
+    /// The failure as an event in the middle of a stream; `number` events came before it.
+    pub(crate) fn event(&self, endpoint: Endpoint, number: usize) -> Vec<u8> {
+        match endpoint {
+            Endpoint::Messages => event("error", &self.body(endpoint)),
+            Endpoint::Responses => event(
+                "error",
+                &json!({"type": "error", "code": self.code, "message": self.message, "param": null,
+                        "sequence_number": number}),
+            ),
+            _ => data(&self.body(endpoint)),
+        }
+    }
+
+    /// A code that somebody named, unlike those we give ourselves.
+    fn asked_code(&self) -> Option<&str> {
+        match &self.code {
+            Some(Cow::Owned(code)) => Some(code),
+            _ => None,
+        }
     }
 }
 
@@ -78,7 +111,8 @@ fn openai_type(status: u16) -> &'static str {
     match status {
         403 => "permission_error",
         429 => "rate_limit_error",
-        500.. => "server_error",
+        // An answer that had begun fails on the server's side.
+        200 | 500.. => "server_error",
         _ => "invalid_request_error",
     }
 }
@@ -93,7 +127,27 @@ fn anthropic_type(status: u16) -> &'static str {
         429 => "rate_limit_error",
         504 => "timeout_error",
         529 => "overloaded_error",
-        500.. => "api_error",
+        200 | 500.. => "api_error",
         _ => "invalid_request_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_put_where_each_api_has_it() {
+        let broke =
+            |status| Failure::asked_for(StatusCode::from_u16(status).unwrap(), Some("insufficient_quota"));
+        let openai = broke(429).body(Endpoint::Chat);
+        assert_eq!(openai["error"]["code"], "insufficient_quota");
+        assert_eq!(openai["error"]["type"], "insufficient_quota");
+        assert_eq!(broke(429).body(Endpoint::Messages)["error"]["type"], "insufficient_quota");
+        let natural = Failure::asked_for(StatusCode::TOO_MANY_REQUESTS, None);
+        assert_eq!(natural.body(Endpoint::Chat)["error"]["code"], "rate_limit_exceeded");
+        assert_eq!(natural.body(Endpoint::Messages)["error"]["type"], "rate_limit_error");
+        let midway = Failure::asked_for(StatusCode::OK, None).event(Endpoint::Responses, 7);
+        assert!(String::from_utf8(midway).unwrap().contains(r#""sequence_number":7"#));
     }
 }

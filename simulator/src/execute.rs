@@ -1,28 +1,33 @@
 //! One execution from its body to its last byte: read, refuse or fail if asked to, compose, wait, send.
 //!
 //! `Execution` is the guard of the ledger's entry. Whatever drops it before `end` (a handler whose client left, a body
-//! nobody reads any more) leaves the entry as `client_closed`.
+//! nobody reads any more) leaves the entry as `client_closed`, or as
+//! `refuse` if it was we who closed the connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 use shared::clock::UnixMs;
 
 use crate::Simulator;
 use crate::behaviour::Behaviour;
+use crate::deliver::{self, Delivery, EVENT_STREAM, JSON};
 use crate::error::Failure;
 use crate::ledger::{Entry, RUNNING, Received};
-use crate::pace::{Pace, Paced, halved};
-use crate::reply::{Answer, Content, times};
-use crate::request::{Ask, Sim};
+use crate::line::Line;
+use crate::pace::Pace;
+use crate::reply::{Answer, Content, json, times};
+use crate::request::Ask;
+use crate::sim::{HangAt, Sim};
+use crate::spoil::spoil;
 use crate::text::{Seed, hex};
 use crate::{chat, completions, embeddings, messages, responses};
 
@@ -64,6 +69,7 @@ impl Endpoint {
 /// The ledger's entry of one execution, while it runs.
 pub(crate) struct Execution {
     simulator: Simulator,
+    line: Line,
     number: u64,
     ended: bool,
     pub(crate) bytes: u64,
@@ -71,29 +77,42 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    fn start(simulator: Simulator, entry: Entry, body: &Bytes) -> Self {
+    fn start(simulator: Simulator, line: Line, entry: Entry, body: &Bytes) -> Self {
         let (task, attempt, endpoint) = (entry.task.clone(), entry.attempt, entry.endpoint);
-        simulator.running().fetch_add(1, Ordering::Relaxed);
+        simulator.load().fetch_add(1, Ordering::Relaxed);
         let number = {
             let mut memory = simulator.memory();
             memory.keep(Received { task, attempt, endpoint, body: body.clone() });
             memory.start(entry)
         };
-        Self { simulator, number, ended: false, bytes: 0, tokens: 0 }
+        Self { simulator, line, number, ended: false, bytes: 0, tokens: 0 }
     }
 
     /// Completes the entry. Only the first call counts.
     pub(crate) fn end(&mut self, how: &'static str) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.simulator.running().fetch_sub(1, Ordering::Relaxed);
+            self.simulator.load().fetch_sub(1, Ordering::Relaxed);
             self.simulator.memory().end(self.number, how, self.bytes, self.tokens);
         }
+    }
+
+    /// The `sim` object this execution is subject to: under an outage with the outage's faults, and without any once
+    /// its `fail_first` is over.
+    fn faults(&self, own: Sim, model: &str, key: &str) -> Sim {
+        let window = self.simulator.outages().window();
+        // Every outage counts for itself, and none of them counts for the request's own `fail_first`.
+        let (sim, key) = match window.fault(model) {
+            Some(fault) => (own.with_faults_of(fault), format!("{}/{key}", window.number)),
+            None => (own, key.to_owned()),
+        };
+        let count = if sim.fail_first.is_some() { self.simulator.memory().count(key.into()) } else { 0 };
+        sim.at(count)
     }
 
     /// Waits, longer under load, and not at all for zero.
     pub(crate) async fn wait(&self, time: Duration) {
         if !time.is_zero() {
-            let running = self.simulator.running().load(Ordering::Relaxed);
+            let running = self.simulator.running();
             tokio::time::sleep(time.mul_f64(self.simulator.behaviour().load_factor(running))).await;
         }
     }
@@ -101,7 +120,7 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        self.end("client_closed");
+        self.end(self.line.cause().unwrap_or("client_closed"));
     }
 }
 
@@ -109,6 +128,7 @@ impl Drop for Execution {
 pub(crate) async fn execute(
     endpoint: Endpoint,
     State(simulator): State<Simulator>,
+    Extension(line): Extension<Line>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -134,9 +154,9 @@ pub(crate) async fn execute(
     };
     // Failures are counted by task; a call without one is its own body's.
     let key = entry.task.clone().unwrap_or_else(|| hex(&entry.body_sha256).into());
-    let mut execution = Execution::start(simulator, entry, &body);
+    let mut execution = Execution::start(simulator, line, entry, &body);
     match asked {
-        Ok(ask) => run(endpoint, execution, ask, &body, key).await,
+        Ok(ask) => run(endpoint, execution, ask, &body, &key).await,
         Err(failure) => {
             execution.end("rejected");
             failure.respond(endpoint)
@@ -150,27 +170,30 @@ async fn run(
     mut execution: Execution,
     mut ask: Ask<'_>,
     body: &[u8],
-    key: Arc<str>,
+    key: &str,
 ) -> Response {
-    let sim = std::mem::take(&mut ask.sim);
-    let count = if sim.fail_first.is_some() { execution.simulator.memory().count(key) } else { 0 };
-    if let Some((how, status)) = sim.fault(count) {
-        hang(sim.hang_ms).await;
-        execution.end(how);
-        return Failure::asked_for(status, sim.retry_after_s).respond(endpoint);
+    ask.sim = execution.faults(std::mem::take(&mut ask.sim), &ask.model, key);
+    if ask.sim.reset {
+        deliver::hang(ask.sim.hang(HangAt::Head, false)).await;
+        execution.end("reset");
+        match execution.line.reset().await {}
     }
-    let behaviour = times(&sim, execution.simulator.behaviour());
-    let mut pace = Pace::new(behaviour.clone(), Seed::of(&[b"pace", body]).rng(0));
-    if let Some(raw) = sim.raw {
-        hang(sim.hang_ms).await;
-        execution.wait(pace.first()).await;
-        execution.bytes = raw.len() as u64;
-        execution.end("raw");
-        let status =
-            sim.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
-        return respond(status, "application/json", sim.content_type, raw.into());
+    let streamed = ask.streamed();
+    if let Some((how, status)) = ask.sim.failure() {
+        let failure = Failure::asked_for(status, ask.sim.error_code.as_deref());
+        let answer = Answer::whole(json(&failure.body(endpoint)));
+        return Delivery { status, how, content_type: JSON, answer, pace: Pace::none() }
+            .send(execution, &ask.sim)
+            .await;
     }
-    ask.sim = sim;
+    let behaviour = times(&ask.sim, execution.simulator.behaviour());
+    let pace = Pace::new(behaviour.clone(), Seed::of(&[b"pace", body]).rng(0));
+    if let Some(raw) = ask.sim.raw.take() {
+        let status = ask.sim.asked_status().unwrap_or(StatusCode::OK);
+        let content_type = if streamed { EVENT_STREAM } else { JSON };
+        let answer = Answer::whole(raw.into());
+        return Delivery { status, how: "raw", content_type, answer, pace }.send(execution, &ask.sim).await;
+    }
     let answer = match endpoint.compose(&ask, &behaviour, body) {
         Ok(answer) => answer,
         Err(failure) => {
@@ -178,52 +201,7 @@ async fn run(
             return failure.respond(endpoint);
         }
     };
-    send(execution, answer, pace, ask.sim).await
-}
-
-/// Waits for an answer's time and sends it.
-async fn send(mut execution: Execution, answer: Answer, mut pace: Pace, sim: Sim) -> Response {
-    match answer.content {
-        Content::Frames(frames) => {
-            execution.wait(pace.first()).await;
-            let hang = sim.hang_ms.map(Duration::from_millis);
-            let (frames, cut_after) = (frames.peekable(), sim.cut_after);
-            let paced = Paced { frames, pace, cut_after, hang, execution, sent: 0 };
-            let mut response = respond(
-                StatusCode::OK,
-                "text/event-stream; charset=utf-8",
-                sim.content_type,
-                paced.into_body(),
-            );
-            let headers = response.headers_mut();
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-            headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-            response
-        }
-        Content::Whole(whole) => {
-            hang(sim.hang_ms).await;
-            let time = pace.whole(answer.positions);
-            execution.wait(time).await;
-            let body = if sim.cut_after.is_some() {
-                halved(&whole, execution)
-            } else {
-                (execution.bytes, execution.tokens) = (whole.len() as u64, answer.tokens);
-                execution.end("finished");
-                whole.into()
-            };
-            respond(StatusCode::OK, "application/json", sim.content_type, body)
-        }
-    }
-}
-
-async fn hang(ms: Option<u64>) {
-    if let Some(ms) = ms {
-        tokio::time::sleep(Duration::from_millis(ms)).await;
-    }
-}
-
-fn respond(status: StatusCode, natural: &'static str, asked: Option<String>, body: Body) -> Response {
-    let asked = asked.and_then(|asked| HeaderValue::try_from(asked).ok());
-    let content_type = asked.unwrap_or(HeaderValue::from_static(natural));
-    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+    let (answer, how) = spoil(answer, &ask.sim, endpoint);
+    let content_type = if matches!(answer.content, Content::Frames(_)) { EVENT_STREAM } else { JSON };
+    Delivery { status: StatusCode::OK, how, content_type, answer, pace }.send(execution, &ask.sim).await
 }

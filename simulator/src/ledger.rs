@@ -32,7 +32,8 @@ pub struct Entry {
     pub started_at: UnixMs,
     /// When the last byte of the answer was handed over, or the client had gone.
     pub ended_at: Option<UnixMs>,
-    /// `running`, `finished`, `client_closed`, `rejected`, or the name of the fault that was asked for.
+    /// `running`, `finished`, `client_closed`, `rejected`, or the name of the fault that was asked for; the README has
+    /// them all.
     pub how: &'static str,
     /// Bytes of answer body sent.
     pub bytes: u64,
@@ -85,6 +86,11 @@ impl Ledger {
         if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
             *entry = Entry { ended_at: Some(UnixMs::now()), how, bytes, tokens, ..entry.clone() };
         }
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Keeps a body that is not too large.

@@ -45,13 +45,22 @@ fn message<'a>(
     stop_reason: Option<&str>,
     output_tokens: u64,
 ) -> Message<'a> {
+    let usage = json!({"input_tokens": reply.prompt_tokens, "cache_creation_input_tokens": 0,
+                       "cache_read_input_tokens": 0, "output_tokens": output_tokens});
     let fields = json!({
         "id": reply.seed.id("msg_"), "type": "message", "role": "assistant", "model": reply.model,
         "content": content, "stop_reason": stop_reason, "stop_sequence": null,
-        "usage": {"input_tokens": reply.prompt_tokens, "cache_creation_input_tokens": 0,
-                  "cache_read_input_tokens": 0, "output_tokens": output_tokens},
     });
-    Message { fields, extra: &reply.extra }
+    Message { fields: with_usage(fields, reply, usage), extra: &reply.extra }
+}
+
+/// Adds the token counts, if any are to be sent.
+fn with_usage(mut fields: Value, reply: &Reply, usage: Value) -> Value {
+    let names = ["input_tokens", "output_tokens", "cache_read_input_tokens"];
+    if let Some(shown) = reply.figures.shown(usage, names) {
+        fields["usage"] = json!(shown);
+    }
+    fields
 }
 
 fn whole(reply: &Reply) -> Message<'_> {
@@ -95,7 +104,7 @@ fn frames(reply: Reply) -> impl Iterator<Item = Frame> + Send {
     let usage = json!({"output_tokens": reply.tokens()});
     let stop = json!({"stop_reason": stop_reason(&reply.choices[0]), "stop_sequence": null});
     let end = [
-        json_event("message_delta", &json!({"delta": stop, "usage": usage})),
+        json_event("message_delta", &with_usage(json!({"delta": stop}), &reply, usage)),
         json_event("message_stop", &json!({})),
     ];
     let positions = reply.positions();

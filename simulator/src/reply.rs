@@ -7,8 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::behaviour::Behaviour;
 use crate::error::Failure;
-use crate::request::{Ask, Extra, Sim, ToolCalls, unknown_fields};
+use crate::request::{Ask, Extra, unknown_fields};
+use crate::sim::{Sim, ToolCalls};
 use crate::text::{Script, Seed, prompt_tokens, spread};
+use crate::usage::Figures;
 
 /// One server-sent event (or the events of all choices at one token), and how many tokens it carries.
 /// The stream waits one inter-token time before a frame that carries tokens.
@@ -29,6 +31,13 @@ pub(crate) struct Answer {
     pub(crate) content: Content,
 }
 
+impl Answer {
+    /// These bytes, which are no tokens.
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        Self { tokens: 0, positions: 0, content: Content::Whole(bytes) }
+    }
+}
+
 /// An answer's bytes.
 pub(crate) enum Content {
     Whole(Vec<u8>),
@@ -42,6 +51,7 @@ pub(crate) struct Reply {
     pub(crate) model: String,
     pub(crate) choices: Vec<Choice>,
     pub(crate) prompt_tokens: u64,
+    pub(crate) figures: Figures,
     pub(crate) extra: Extra,
 }
 
@@ -91,7 +101,8 @@ impl Reply {
         }
         let choices = (0..wanted).map(|index| Choice::compose(ask, behaviour, body, &seed, index)).collect();
         let prompt_tokens = prompts.iter().map(|prompt| prompt_tokens(prompt)).sum();
-        Ok(Self { seed, model: ask.model.clone(), choices, prompt_tokens, extra })
+        let figures = ask.sim.usage.unwrap_or_default();
+        Ok(Self { seed, model: ask.model.clone(), choices, prompt_tokens, figures, extra })
     }
 
     /// Tokens of all choices together.
@@ -137,8 +148,8 @@ impl Choice {
     fn compose(ask: &Ask<'_>, behaviour: &Behaviour, body: &[u8], seed: &Seed, index: u64) -> Self {
         let sim = &ask.sim;
         let mut rng = seed.rng(index);
-        let calls = calls(ask, seed, index);
-        let (script, natural) = if !calls.is_empty() {
+        let mut calls = calls(ask, seed, index);
+        let (mut script, natural) = if !calls.is_empty() {
             (Script::default(), "tool_calls")
         } else if sim.echo {
             (Script::exactly(String::from_utf8_lossy(body).into_owned()), "stop")
@@ -148,6 +159,9 @@ impl Choice {
             let (tokens, natural) = length(ask, behaviour, &mut rng);
             (Script::words(tokens, &mut rng), natural)
         };
+        if sim.lone_surrogate {
+            calls.last_mut().map_or(&mut script, |call| &mut call.arguments).mark();
+        }
         let finish_reason = sim.finish_reason.clone().unwrap_or_else(|| natural.into());
         Self { script, calls, finish_reason }
     }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::behaviour::MAX_TOKENS;
 use crate::error::Failure;
+use crate::sim::Sim;
+use crate::usage::Figures;
 
 /// Unknown top-level fields of a request, on their way back byte for byte.
 pub(crate) type Extra = BTreeMap<String, Box<RawValue>>;
@@ -44,54 +44,12 @@ pub(crate) struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// The `sim` object: what this one request wants from the simulator. A misspelt field is refused,
-/// because a fault that silently does not happen makes a test pass that should not.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Sim {
-    pub(crate) ttft_ms: Option<u64>,
-    pub(crate) itl_ms: Option<u64>,
-    pub(crate) tokens: Option<u32>,
-    pub(crate) jitter: Option<f64>,
-    pub(crate) text: Option<String>,
-    pub(crate) echo: bool,
-    pub(crate) echo_fields: bool,
-    pub(crate) status: Option<u16>,
-    pub(crate) retry_after_s: Option<f64>,
-    pub(crate) tool_calls: Option<ToolCalls>,
-    pub(crate) logprobs: bool,
-    pub(crate) finish_reason: Option<String>,
-    pub(crate) content_type: Option<String>,
-    pub(crate) raw: Option<String>,
-    pub(crate) fail_first: Option<u32>,
-    pub(crate) cut_after: Option<u64>,
-    pub(crate) hang_ms: Option<u64>,
-}
-
-/// `true` calls the request's first tool; a list calls what it names.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum ToolCalls {
-    /// Call the first tool with no arguments.
-    Plain(bool),
-    /// Call exactly these.
-    Named(Vec<NamedCall>),
-}
-
-/// One tool call asked for.
-#[derive(Debug, Deserialize)]
-pub(crate) struct NamedCall {
-    pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) arguments: String,
-}
-
 impl<'a> Ask<'a> {
     /// Reads and checks what all endpoints have in common.
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Failure> {
         let ask: Self = serde_json::from_slice(body)
             .map_err(|error| Failure::invalid(None, format!("We could not read the JSON body: {error}.")))?;
-        ask.sim.check()?;
+        ask.sim.check().map_err(|message| Failure::invalid(Some("sim"), message))?;
         if ask.model.is_empty() {
             return Err(Failure::invalid(Some("model"), "Missing required parameter: 'model'."));
         }
@@ -106,7 +64,8 @@ impl<'a> Ask<'a> {
     }
 
     pub(crate) fn include_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
+        let asked = self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false);
+        asked && self.sim.usage != Some(Figures::Absent)
     }
 
     /// The client's bound on the answer, by any of its three names.
@@ -120,36 +79,6 @@ impl<'a> Ask<'a> {
             n @ 1..=128 => Ok(n),
             _ => Err(Failure::invalid(Some("n"), "Invalid 'n': expected a number between 1 and 128.")),
         }
-    }
-}
-
-impl Sim {
-    /// Whether and how this request must fail; `execution` counts from 1.
-    pub(crate) fn fault(&self, execution: u32) -> Option<(&'static str, StatusCode)> {
-        let status = self.status.and_then(|status| StatusCode::from_u16(status).ok());
-        match (self.fail_first, status) {
-            (Some(first), _) if execution > first => None,
-            (Some(_), status) => Some(("fail_first", status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))),
-            (None, Some(status)) if self.raw.is_none() => Some(("status", status)),
-            _ => None,
-        }
-    }
-
-    fn check(&self) -> Result<(), Failure> {
-        let refuse = |message| Err(Failure::invalid(Some("sim"), message));
-        if self.jitter.is_some_and(|jitter| !(0.0..=1.0).contains(&jitter)) {
-            return refuse("Invalid 'sim.jitter': expected a number between 0 and 1.");
-        }
-        if self.status.is_some_and(|status| !(200..=599).contains(&status)) {
-            return refuse("Invalid 'sim.status': expected a number between 200 and 599.");
-        }
-        if self.tokens.is_some_and(|tokens| tokens > MAX_TOKENS) {
-            return refuse("Invalid 'sim.tokens': expected at most 1000000.");
-        }
-        if self.retry_after_s.is_some_and(|seconds| !(0.0..=86_400.0).contains(&seconds)) {
-            return refuse("Invalid 'sim.retry_after_s': expected a number between 0 and 86400.");
-        }
-        Ok(())
     }
 }
 
@@ -243,12 +172,5 @@ mod tests {
     fn a_misspelt_fault_is_refused() {
         assert!(Ask::parse(br#"{"model":"sim-chat","sim":{"fail_frist":1}}"#).is_err());
         assert!(Ask::parse(br#"{"model":"sim-chat","sim":{"fail_first":1},"else":1}"#).is_ok());
-    }
-
-    #[test]
-    fn fail_first_ends_after_k_executions() {
-        let sim = Sim { fail_first: Some(2), status: Some(503), ..Sim::default() };
-        assert_eq!(sim.fault(2), Some(("fail_first", StatusCode::SERVICE_UNAVAILABLE)));
-        assert_eq!(sim.fault(3), None);
     }
 }

@@ -16,6 +16,7 @@ use crate::error::Failure;
 use crate::reply::{Answer, Choice, Content, Frame, Reply, Step, aside, event, required};
 use crate::request::{Ask, Extra};
 use crate::text::{CREATED, Seed};
+use crate::usage::{Figures, Shown};
 
 /// Request fields a response repeats, and what it says when the request did not.
 const REPEATED: [(&str, &str); 20] = [
@@ -52,7 +53,9 @@ struct Response<'a> {
     incomplete_details: Option<Value>,
     model: &'a str,
     output: Vec<Value>,
-    usage: Option<Value>,
+    /// Null until the end; absent if the request asked for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Shown<Value>>>,
     #[serde(flatten)]
     repeated: &'a Extra,
     #[serde(flatten)]
@@ -251,6 +254,7 @@ impl Exchange {
     }
 
     fn response(&self, status: &'static str, output: Vec<Value>, usage: Option<Value>) -> Response<'_> {
+        let figures = self.reply.figures;
         Response {
             id: &self.id,
             object: "response",
@@ -261,7 +265,10 @@ impl Exchange {
             incomplete_details: None,
             model: &self.reply.model,
             output,
-            usage,
+            usage: (figures != Figures::Absent).then(|| {
+                usage
+                    .and_then(|usage| figures.shown(usage, ["input_tokens", "output_tokens", "total_tokens"]))
+            }),
             repeated: &self.repeated,
             extra: &self.reply.extra,
         }

@@ -13,6 +13,9 @@ pub(crate) const CREATED: u64 = 1_767_225_600;
 /// A token never grows beyond this many bytes, so that echoed text without spaces still streams.
 const LONGEST_PIECE: usize = 64;
 
+/// Stands for a lone surrogate, which no Rust string can hold, until the answer is bytes.
+pub(crate) const MARK: char = '\u{10ffff}';
+
 const WORDS: [&str; 48] = [
     "a", "across", "after", "and", "answer", "at", "before", "bridge", "carries", "cargo", "day", "driver",
     "each", "engine", "every", "far", "follows", "for", "harbour", "home", "keeps", "light", "load", "long",
@@ -109,6 +112,16 @@ impl Script {
             ends.push(text.len());
         }
         Self { text, ends }
+    }
+
+    /// Adds the mark of a lone surrogate to the last token, or as the only one.
+    pub(crate) fn mark(&mut self) {
+        self.text.push(MARK);
+        let end = self.text.len();
+        match self.ends.last_mut() {
+            Some(last) => *last = end,
+            None => self.ends.push(end),
+        }
     }
 
     pub(crate) fn text(&self) -> &str {
