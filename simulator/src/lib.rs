@@ -113,7 +113,8 @@ impl Simulator {
     }
 
     /// Begins an outage in place of the current one, or ends it. Returns once the listening sockets have followed:
-    /// after the beginning of a `refuse`, connects are refused; after its end, they are accepted.
+    /// after the beginning of a `refuse`, connects are refused; after its end, they are accepted. A `serve` that has not
+    /// been polled yet follows as soon as it is.
     ///
     /// # Cancel safety
     /// The outage has changed even if nobody waits for the sockets.

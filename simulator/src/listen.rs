@@ -53,15 +53,15 @@ pub(crate) async fn serve(
     let mut all = CancellationToken::new();
     loop {
         let window = outages.window();
-        if window.refuses() && door.is_open() {
+        // Asked once: the window's time may be over at any moment.
+        let refuses = window.refuses();
+        if refuses && door.is_open() {
             door.shut();
             std::mem::take(&mut all).cancel();
-        } else if !window.refuses()
-            && let Err(error) = door.open()
-        {
+        } else if !refuses && let Err(error) = door.open() {
             tracing::warn!(%error, "the listening socket cannot be opened again yet");
         }
-        let followed = door.is_open() != window.refuses();
+        let followed = door.is_open() != refuses;
         if followed {
             outages.followed(window.number);
         }
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
             biased;
             () = stop.cancelled() => break,
             () = outages.changed() => {}
-            () = window.over() => {}
+            () = window.over(), if refuses => {}
             () = tokio::time::sleep(BREATH), if !followed => {}
             Some(_) = serving.connections.join_next() => {}
             accepted = door.accept() => match accepted {

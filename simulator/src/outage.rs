@@ -82,11 +82,12 @@ impl Outage {
         self.fault.is_none() && !self.refuse && self.models
     }
 
-    /// Whether it can only be ended from within this process or by its own time.
+    /// Whether nobody would listen.
     pub(crate) fn refuses(&self) -> bool {
         self.refuse
     }
 
+    /// Whether it has no time of its own.
     pub(crate) fn is_endless(&self) -> bool {
         self.lasts.is_none()
     }
@@ -140,11 +141,11 @@ impl Window {
         shown
     }
 
-    /// Waits until the window's own time is over; for ever if it has none or is over already.
+    /// Waits until the window's own time is over, at once if it is; for ever if it has none.
     pub(crate) async fn over(&self) {
         match self.until {
-            Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
-            _ => std::future::pending().await,
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
         }
     }
 }

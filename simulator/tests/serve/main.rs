@@ -2,71 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic as its tests do")]
 
+mod faults;
+mod outages;
+mod server;
+mod wire;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{Behaviour, Entry, Simulator};
+use simulator::Behaviour;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpStream;
 
-const CHAT: &str = "/v1/chat/completions";
-
-/// A simulator of a test's own; it dies with the test.
-struct Server {
-    simulator: Simulator,
-    address: String,
-    client: reqwest::Client,
-    _serving: JoinSet<anyhow::Result<()>>,
-}
-
-impl Server {
-    async fn start(behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let simulator = Simulator::new(behaviour);
-        let mut serving = JoinSet::new();
-        let served = simulator.clone();
-        serving.spawn(async move { served.serve(listener, CancellationToken::new()).await });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { simulator, address, client, _serving: serving }
-    }
-
-    async fn post(&self, path: &str, body: &Value, task: &str) -> reqwest::Response {
-        let url = format!("http://{}{path}", self.address);
-        let request = self.client.post(url).body(body.to_string());
-        let request = request.header("Longhaul-Task-Id", task).header("Longhaul-Attempt", "1");
-        request.send().await.unwrap()
-    }
-
-    async fn whole(&self, path: &str, body: &Value) -> Value {
-        let text = self.post(path, body, "whole").await.text().await.unwrap();
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// The data of a stream's events, without `[DONE]`.
-    async fn events(&self, path: &str, body: &Value) -> Vec<Value> {
-        let mut body = body.clone();
-        body["stream"] = true.into();
-        let text = self.post(path, &body, "stream").await.text().await.unwrap();
-        let data =
-            text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
-        data.map(|data| serde_json::from_str(data).unwrap()).collect()
-    }
-
-    async fn ended(&self, task: &str) -> Entry {
-        for _ in 0..200 {
-            if let Some(entry) =
-                self.simulator.ledger(Some(task)).pop().filter(|entry| entry.ended_at.is_some())
-            {
-                return entry;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("no execution of {task} ended: {:?}", self.simulator.ledger(None));
-    }
-}
+use crate::server::{CHAT, Server, chat};
 
 /// Joins chunks the way a client does: strings grow, list items meet by index, anything else is replaced.
 fn fold(into: &mut Value, from: &Value) {
@@ -113,11 +61,6 @@ fn folded_chat(chunks: &[Value]) -> Value {
         choice["message"] = message;
     }
     body
-}
-
-fn chat(sim: Value) -> Value {
-    let messages = json!([{"role": "user", "content": "Where does the road go?"}]);
-    json!({"model": "sim-chat", "messages": messages, "stream_options": {"include_usage": true}, "sim": sim})
 }
 
 #[tokio::test]
