@@ -1,5 +1,6 @@
 //! Real processes: started, signalled and stopped by their pid; what they say goes to a file.
 
+use crate::{eventually, within};
 use anyhow::{Context, bail};
 use std::{
     ffi::OsStr,
@@ -7,12 +8,15 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
 };
 
 /// A child process. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    command: Command,
     child: Child,
     log: PathBuf,
 }
@@ -33,11 +37,23 @@ impl Process {
         let file = File::create(&log)?;
         let mut start = Command::new(program);
         command(&mut start);
-        let child =
-            start.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn().with_context(|| {
-                format!("cannot start {}: run `cargo build --workspace --bins` first", program.display())
-            })?;
-        Ok(Self { name: name.to_owned(), child, log })
+        start.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = start.spawn().with_context(|| {
+            format!("cannot start {}: run `cargo build --workspace --bins` first", program.display())
+        })?;
+        Ok(Self { name: name.to_owned(), command: start, child, log })
+    }
+
+    /// Kills it if it still runs and starts the same command again, which may be changed before, for good. What it says goes on
+    /// in the same file.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn restart(&mut self, change: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
+        self.kill_9()?;
+        change(&mut self.command);
+        self.child = self.command.spawn().with_context(|| format!("cannot start {} again", self.name))?;
+        Ok(())
     }
 
     /// Its pid.
@@ -59,8 +75,7 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status()?;
-        anyhow::ensure!(sent.success(), "cannot send {signal} to {}", self.name);
+        anyhow::ensure!(send(signal, &[self.pid()])?, "cannot send {signal} to {}", self.name);
         Ok(())
     }
 
@@ -82,13 +97,28 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// How it ended, once it has.
+    ///
+    /// # Errors
+    /// It still runs after `patience`.
+    pub async fn wait_end(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        within(patience, &what, async || self.ended()).await
+    }
+
     /// Fails, with its last words, if it has ended although nobody asked it to.
     ///
     /// # Errors
     /// It has ended.
     pub fn must_run(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.ended()? else { return Ok(()) };
-        bail!("{} ended ({status}):\n{}", self.name, last_words(&self.log))
+        bail!("{} ended ({status}):\n{}", self.name, self.last_words())
+    }
+
+    /// The last lines of what it has said.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        last_words(&self.log)
     }
 }
 
@@ -99,6 +129,41 @@ impl Drop for Process {
             self.child.wait().ok();
         }
     }
+}
+
+/// Sends a signal to processes; whether all of them were there to get it.
+pub(crate) fn send(signal: &str, pids: &[u32]) -> anyhow::Result<bool> {
+    let pids = pids.iter().map(u32::to_string);
+    let kill = Command::new("kill").arg(format!("-{signal}")).args(pids).stderr(Stdio::null()).status();
+    Ok(kill?.success())
+}
+
+/// The processes whose current folder this is.
+pub(crate) fn living_in(folder: &Path) -> anyhow::Result<Vec<u32>> {
+    let all = std::fs::read_dir("/proc")?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let lives_there =
+        |pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder);
+    Ok(pids.filter(lives_there).collect())
+}
+
+/// A process's state as the kernel names it; `None` if it is gone.
+fn state(pid: u32) -> Option<char> {
+    // `pid (name) state …`; the name may hold anything.
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    line.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Waits until a process stands still by `STOP`, or has ended.
+pub(crate) async fn stands_still(pid: u32) -> anyhow::Result<()> {
+    let still = async || Ok(state(pid).is_none_or(|state| matches!(state, 'T' | 'Z' | 'X')).then_some(()));
+    eventually(&format!("process {pid} stands still"), still).await
+}
+
+/// Waits until a process is gone: its files and sockets are closed.
+pub(crate) async fn is_gone(pid: u32) -> anyhow::Result<()> {
+    let gone = async || Ok(state(pid).is_none_or(|state| matches!(state, 'Z' | 'X')).then_some(()));
+    eventually(&format!("process {pid} is gone"), gone).await
 }
 
 /// The last lines of a log file.
@@ -138,10 +203,24 @@ pub async fn output(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Outpu
         .with_context(|| format!("longhaul {}", args.join(" ")))
 }
 
-/// An address of this machine at which nobody listens at the moment.
+/// An address of this machine at which nobody listens at the moment; no other caller in this process gets it.
+///
+/// Its port is below those that outgoing connections use: one that is closed for a while is still free when its server comes
+/// back, and nobody who tries to connect to it meanwhile is connected to himself.
 ///
 /// # Errors
 /// No port is free.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Other test runs on this machine begin elsewhere.
+    let first = std::process::id().wrapping_mul(7_919);
+    for _ in PORTS {
+        let nth = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)).wrapping_add(first);
+        let port = PORTS.start + u16::try_from(nth % PORTS.len() as u32)?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok((Ipv4Addr::LOCALHOST, port).into());
+        }
+    }
+    bail!("no port is free")
 }
