@@ -4,16 +4,22 @@
 
 mod app;
 mod client;
+mod disk;
 mod eventually;
+mod postgres;
 mod process;
+mod proxy;
 mod services;
 mod stream;
 mod upstream;
 
 pub use app::{App, Builder, Mode, journey, logs_folder};
 pub use client::{Client, Reply, chat};
+pub use disk::{SmallDisk, can_mount};
 pub use eventually::{PATIENCE, eventually, within};
+pub use postgres::Postgres;
 pub use process::{Process, free_address, output, program};
+pub use proxy::{Fault, FaultProxy};
 pub use services::{Redis, available, fresh_database};
 pub use stream::{SseEvent, Watch};
 pub use upstream::ScriptedUpstream;

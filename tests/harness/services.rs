@@ -1,10 +1,11 @@
 //! Postgres and Redis. `scripts/test` starts them and names them in the environment.
 //!
 //! Every app gets a database of its own, cloned from a migrated template, and a Redis process of its own: tests neither wait
-//! for nor see each other, and a test may stop its Redis.
+//! for nor see each other, and a test may stop its Redis. One that wants to stop its Postgres starts [its own](crate::Postgres).
 
-use crate::{Process, eventually, free_address};
+use crate::{Process, eventually, free_address, process};
 use anyhow::Context;
+use redis::aio::MultiplexedConnection;
 use shared::store::{PostgresStore, Store};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use std::{
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 #[expect(clippy::disallowed_methods, reason = "the harness is told of its services by scripts/test")]
-fn env(name: &str) -> Option<String> {
+pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
@@ -26,11 +27,16 @@ fn env(name: &str) -> Option<String> {
 #[must_use]
 pub fn available() -> bool {
     let found = env("LONGHAUL_TEST_DATABASE_URL").is_some();
-    assert!(found || env("CI").is_none(), "no Postgres and Redis: CI must run the tests by scripts/test");
+    found_or_skipped(found, "no Postgres and Redis", "use scripts/test")
+}
+
+/// Says so if a test is skipped for want of something; in CI that is a failure.
+pub(crate) fn found_or_skipped(found: bool, missing: &str, remedy: &str) -> bool {
+    assert!(found || env("CI").is_none(), "{missing}: CI must test this ({remedy})");
     if !found {
         // Not `eprintln!`: the test runner would hide it.
         use std::io::Write as _;
-        writeln!(std::io::stderr(), "SKIPPED, no Postgres and Redis: use scripts/test").ok();
+        writeln!(std::io::stderr(), "SKIPPED, {missing}: {remedy}").ok();
     }
     found
 }
@@ -113,14 +119,77 @@ impl Redis {
         let command = |command: &mut std::process::Command| {
             command.args(["--port", &port]).args(settings).args(persistence).arg("--dir").arg(folder.path());
         };
-        let mut process = Process::start("redis", &server, command, logs)?;
-        let url = format!("redis://127.0.0.1:{port}");
-        let client = redis::Client::open(url.as_str())?;
-        eventually("Redis answers", async || {
-            process.must_run()?;
-            Ok(client.get_multiplexed_async_connection().await.ok())
-        })
-        .await?;
-        Ok(Self { process, url, _folder: folder })
+        let process = Process::start("redis", &server, command, logs)?;
+        let mut redis = Self { process, url: format!("redis://127.0.0.1:{port}"), _folder: folder };
+        eventually("Redis answers", async || redis.answers().await).await?;
+        Ok(redis)
+    }
+
+    async fn answers(&mut self) -> anyhow::Result<Option<()>> {
+        self.process.must_run()?;
+        let Ok(mut connection) = self.connection().await else { return Ok(None) };
+        // One that still loads its file accepts connections already.
+        Ok(redis::cmd("PING").exec_async(&mut connection).await.ok())
+    }
+
+    /// Kills it if it still runs, starts it again on the same port and waits until it answers. What it knew is lost, unless it is
+    /// [durable](Self::durable).
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.restart(|_| {})?;
+        eventually("Redis answers again", async || self.answers().await).await
+    }
+
+    /// Stops its clock: it keeps its connections and says nothing.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub async fn freeze(&self) -> anyhow::Result<()> {
+        self.process.signal("STOP")?;
+        process::stands_still(self.process.pid()).await
+    }
+
+    /// Goes on after [`freeze`](Self::freeze), with what was asked of it meanwhile.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.process.signal("CONT")
+    }
+
+    /// A connection to it.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn connection(&self) -> anyhow::Result<MultiplexedConnection> {
+        Ok(redis::Client::open(self.url.as_str())?.get_multiplexed_async_connection().await?)
+    }
+
+    /// Loses everything but the scripts.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        Ok(redis::cmd("FLUSHALL").exec_async(&mut self.connection().await?).await?)
+    }
+
+    /// Loses the scripts.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn script_flush(&self) -> anyhow::Result<()> {
+        Ok(redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut self.connection().await?).await?)
+    }
+
+    /// Changes a setting until it is started again: `config("maxmemory", "1mb")`.
+    ///
+    /// # Errors
+    /// It does not answer, or does not know the setting.
+    pub async fn config(&self, name: &str, value: &str) -> anyhow::Result<()> {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg(name).arg(value);
+        Ok(set.exec_async(&mut self.connection().await?).await?)
     }
 }

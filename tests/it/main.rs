@@ -9,6 +9,9 @@ mod journey;
 /// What survives when processes and services die.
 mod crash;
 
+/// The tools of the crash tests do what they say.
+mod harness;
+
 /// What a task costs, as the servers count it.
 mod cost;
 

@@ -1,0 +1,6 @@
+//! The tools of the crash tests, tested: a broken one would let those tests pass for nothing.
+
+mod disk;
+mod postgres;
+mod proxy;
+mod redis;
