@@ -13,7 +13,7 @@ mod services;
 mod stream;
 mod upstream;
 
-pub use app::{App, Builder, Mode, journey, logs_folder};
+pub use app::{App, Builder, Edge, Edges, Mode, journey, logs_folder};
 pub use client::{Client, Reply, chat};
 pub use disk::{SmallDisk, can_mount};
 pub use eventually::{PATIENCE, eventually, within};

@@ -1,5 +1,6 @@
 //! The tools of the crash tests, tested: a broken one would let those tests pass for nothing.
 
+mod app;
 mod disk;
 mod postgres;
 mod proxy;

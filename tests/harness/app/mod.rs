@@ -3,17 +3,23 @@
 //! Embedded: one `longhaul serve` with a data folder. Distributed: `longhaul-api` and `longhaul-worker` processes on a database
 //! and a Redis of their own. The model is the simulator, inside the test's process, unless an upstream is named.
 
-use crate::{Client, Process, Redis, eventually, free_address, fresh_database, process, program};
+mod builder;
+mod edges;
+
+pub use builder::Builder;
+pub use edges::{Edge, Edges};
+
+use crate::{Client, Postgres, Process, Redis, SmallDisk, eventually, free_address, process, program};
 use anyhow::Context;
 use bytes::Bytes;
-use simulator::{Behaviour, Simulator};
+use edges::Ways;
+use simulator::Simulator;
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinSet;
 
 /// Which of the two modes, the distributed one with either transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +32,6 @@ pub enum Mode {
     Apalis,
 }
 
-/// What a test wishes for.
-#[derive(Debug)]
-pub struct Builder {
-    mode: Mode,
-    apis: usize,
-    workers: usize,
-    upstream: Option<String>,
-    env: Vec<(String, String)>,
-}
-
 /// A running Longhaul. Dropping it stops everything it consists of.
 #[derive(Debug)]
 pub struct App {
@@ -45,13 +41,20 @@ pub struct App {
     pub model: Simulator,
     /// The model server's base URL.
     pub upstream: String,
-    /// Distributed: the app's own Redis.
-    pub redis: Option<Redis>,
-    /// Distributed: the URL of the app's own database.
-    pub database: Option<String>,
     /// Workers; embedded: the one process that is everything.
     pub workers: Vec<Process>,
     servers: Vec<Process>,
+    /// The proxies between the processes and what they use: see [`Builder::proxied`].
+    pub edges: Edges,
+    /// Distributed: the app's own Redis.
+    pub redis: Option<Redis>,
+    /// Distributed: the URL of the app's own database, past any proxy.
+    pub database: Option<String>,
+    /// The server of that database, if the app has one of its own: see [`Builder::own_postgres`].
+    pub postgres: Option<Postgres>,
+    /// Embedded: the disk that holds the data folder, if it is small: see [`Builder::small_disk`].
+    pub disk: Option<SmallDisk>,
+    ways: Ways,
     env: Vec<(String, String)>,
     logs: PathBuf,
     folder: TempDir,
@@ -70,9 +73,7 @@ impl App {
     /// An app with wishes.
     #[must_use]
     pub fn with(mode: Mode) -> Builder {
-        Builder { mode, apis: 1, workers: 1, upstream: None, env: Vec::new() }
-            .env("LONGHAUL_DATABASE__CONNECTIONS", "8")
-            .env("LONGHAUL_QUEUE__TRANSPORT", if mode == Mode::Apalis { "apalis" } else { "sorted" })
+        Builder::new(mode)
     }
 
     /// The client of the first API.
@@ -92,38 +93,108 @@ impl App {
     /// # Errors
     /// It does not start.
     pub fn add_worker(&mut self) -> anyhow::Result<()> {
+        self.add_worker_with(&[])
+    }
+
+    /// Starts another worker with settings of its own.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn add_worker_with(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
         let name = format!("worker-{}", self.workers.len() + 1);
-        let worker = self.spawn(&name, "longhaul-worker", &["--upstream", &self.upstream])?;
+        let env = [pairs(env), self.ways.of_worker()].concat();
+        let worker = self.spawn(&name, "longhaul-worker", &["--upstream", &self.ways.upstream], &env)?;
         self.workers.push(worker);
         Ok(())
     }
 
-    async fn add_api(&mut self) -> anyhow::Result<()> {
+    /// Starts another API process and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn add_api(&mut self) -> anyhow::Result<()> {
+        self.add_api_with(&[]).await
+    }
+
+    /// Starts another API process with settings of its own and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn add_api_with(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
         let name = format!("api-{}", self.apis.len() + 1);
         let listen = free_address()?.to_string();
-        let mut api =
-            self.spawn(&name, "longhaul-api", &["--listen", &listen, "--upstream", &self.upstream])?;
+        let args = ["--listen", &listen, "--upstream", &self.ways.upstream];
+        let env = [pairs(env), self.ways.of_api()].concat();
+        let mut api = self.spawn(&name, "longhaul-api", &args, &env)?;
         self.apis.push(ready(&mut api, &listen).await?);
         self.servers.push(api);
         Ok(())
     }
 
+    /// The API process whose client is `apis[index]`; embedded: the only process.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn api_process(&mut self, index: usize) -> &mut Process {
+        // The embedded mode has no servers: its worker is everything.
+        if self.servers.is_empty() { &mut self.workers[index] } else { &mut self.servers[index] }
+    }
+
+    /// Kills an API process if it still runs, starts it again on the same port and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_api(&mut self, index: usize) -> anyhow::Result<()> {
+        self.restart(index, &[]).await
+    }
+
+    /// Embedded: kills the process if it still runs, starts it again on the same data folder and port and waits until it is ready.
+    /// These settings are added for good.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_all_in_one(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        anyhow::ensure!(self.servers.is_empty(), "a distributed app is many processes");
+        self.restart(0, env).await
+    }
+
+    async fn restart(&mut self, index: usize, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        let listen = self.apis[index].base().trim_start_matches("http://").to_owned();
+        let process = self.api_process(index);
+        process.restart(|command| {
+            command.envs(env.iter().copied());
+        })?;
+        self.apis[index] = ready(process, &listen).await?;
+        Ok(())
+    }
+
     async fn add_all_in_one(&mut self) -> anyhow::Result<()> {
         let listen = free_address()?.to_string();
-        let data = self.folder.path().join("data").display().to_string();
-        let args = ["serve", "--listen", &listen, "--data-dir", &data, "--upstream", &self.upstream];
-        let mut serve = self.spawn("serve", "longhaul", &args)?;
+        let place = self.disk.as_ref().map_or(self.folder.path(), SmallDisk::path);
+        let data = place.join("data").display().to_string();
+        let args = ["serve", "--listen", &listen, "--data-dir", &data, "--upstream", &self.ways.upstream];
+        let mut serve = self.spawn("serve", "longhaul", &args, &[])?;
         self.apis.push(ready(&mut serve, &listen).await?);
         self.workers.push(serve);
         Ok(())
     }
 
-    fn spawn(&self, name: &str, binary: &str, args: &[&str]) -> anyhow::Result<Process> {
+    fn spawn(
+        &self,
+        name: &str,
+        binary: &str,
+        args: &[&str],
+        env: &[(String, String)],
+    ) -> anyhow::Result<Process> {
+        let env = self.env.iter().chain(env).cloned();
         let command = |command: &mut Command| {
             // A developer's own settings must not reach the programs under test.
-            command.env_clear().envs(self.env.iter().cloned()).args(args).current_dir(self.folder.path());
+            command.env_clear().envs(env).args(args).current_dir(self.folder.path());
         };
-        Process::start(name, &program(binary)?, command, &self.logs)
+        match &self.disk {
+            Some(disk) => disk.start(name, &program(binary)?, command, &self.logs),
+            None => Process::start(name, &program(binary)?, command, &self.logs),
+        }
     }
 
     /// How the model's executions of a task stand, oldest first: `running`, `finished`, `client_closed`, or a fault's name.
@@ -152,104 +223,8 @@ impl Drop for App {
     }
 }
 
-impl Builder {
-    /// This many API processes; embedded apps have one.
-    #[must_use]
-    pub fn apis(self, apis: usize) -> Self {
-        Self { apis, ..self }
-    }
-
-    /// This many workers; embedded apps have one.
-    #[must_use]
-    pub fn workers(self, workers: usize) -> Self {
-        Self { workers, ..self }
-    }
-
-    /// Attempts at once, per worker.
-    #[must_use]
-    pub fn slots(self, slots: u32) -> Self {
-        self.env("LONGHAUL_WORKER__SLOTS", &slots.to_string())
-    }
-
-    /// Another upstream than the simulator.
-    #[must_use]
-    pub fn upstream(self, url: &str) -> Self {
-        Self { upstream: Some(url.to_owned()), ..self }
-    }
-
-    /// A setting.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Starts everything and waits until every API is ready.
-    ///
-    /// # Errors
-    /// Something did not start: its last words are in the error.
-    pub async fn start(mut self) -> anyhow::Result<App> {
-        let logs = logs_folder()?;
-        std::fs::remove_dir_all(&logs).ok();
-        let (model, mut serving) = (Simulator::new(Behaviour::instant()), JoinSet::new());
-        let simulated = self.upstream.is_none();
-        let upstream = match self.upstream.take() {
-            Some(url) => url,
-            None => serve(&model, &mut serving).await?,
-        };
-        let (mut redis, mut database) = (None, None);
-        if self.mode != Mode::Embedded {
-            let (url, process) = (fresh_database().await?, Redis::start(&logs).await?);
-            self.env.push(("DATABASE_URL".into(), url.clone()));
-            self.env.push(("REDIS_URL".into(), process.url.clone()));
-            (database, redis) = (Some(url), Some(process));
-        }
-        let mut app = App {
-            apis: Vec::new(),
-            model,
-            upstream,
-            redis,
-            database,
-            workers: Vec::new(),
-            servers: Vec::new(),
-            env: self.env,
-            logs,
-            folder: tempfile::tempdir()?,
-            serving,
-        };
-        match self.mode {
-            Mode::Embedded => app.add_all_in_one().await?,
-            Mode::Distributed | Mode::Apalis => {
-                for _ in 0..self.apis {
-                    app.add_api().await?;
-                }
-                for _ in 0..self.workers {
-                    app.add_worker()?;
-                }
-            }
-        }
-        if simulated && !app.workers.is_empty() {
-            let listed = async || {
-                let reply = app.client().get("/v1/models").await?;
-                // An app that asks for a key is asked by its own test.
-                if reply.status == 401 {
-                    return Ok(Some(()));
-                }
-                let models = reply.expect(200)?;
-                Ok(models["data"].as_array().is_some_and(|models| !models.is_empty()).then_some(()))
-            };
-            eventually("a worker has noted the models", listed).await?;
-        }
-        Ok(app)
-    }
-}
-
-async fn serve(model: &Simulator, serving: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let model = model.clone();
-    serving.spawn(async move { model.serve(listener, CancellationToken::new()).await });
-    Ok(url)
+fn pairs(env: &[(&str, &str)]) -> Vec<(String, String)> {
+    env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 async fn ready(process: &mut Process, listen: &str) -> anyhow::Result<Client> {
