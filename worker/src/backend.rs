@@ -95,7 +95,8 @@ pub(crate) async fn serve(ctx: &Arc<Context>, leases: Leases) {
                 .data(data.clone())
                 .build(|lease: Lease, ctx: Data<Arc<Context>>| async move { attempt(lease, &ctx).await })
         })
-        .with_terminator(sleep(grace));
+        // Counted from the signal: a `sleep` made here would count from now.
+        .with_terminator(async move { sleep(grace).await });
     let signal = async {
         ctx.drain.cancelled().await;
         Ok(())
