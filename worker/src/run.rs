@@ -18,11 +18,16 @@ use shared::{
     store::Claimed,
     task::{ErrorCode, Usage},
 };
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
-use tokio::time::{Instant, timeout, timeout_at};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout, timeout_at},
+};
 
 /// Crashes after which a task runs alone of its kind.
 const SUSPECT_CRASHES: u32 = 2;
+/// After which it is tried again where another such task is running.
+const SUSPECT_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs the attempt and writes what it came to. A stopped attempt writes nothing but the tokens it spent.
 ///
@@ -48,12 +53,9 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     };
     metrics::histogram!("longhaul_task_run_seconds").record(begun.elapsed().as_secs_f64());
     count(spent.as_ref());
-    // At the end there are no more calls to make room for: what is known is handed in at once.
-    let _ending = tokio::select! {
-        biased;
-        () = ctx.drain.cancelled() => None,
-        permit = ctx.endings.acquire(), if outcome.is_some() => Some(permit),
-        else => None,
+    let _ending = match &outcome {
+        Some(_) => ending(ctx).await,
+        None => None,
     };
     drop(slot);
     let told = Told { floor: teller.floor(), upstream, usage: spent };
@@ -64,6 +66,16 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     Ok(())
 }
 
+/// Its place among the ends that are being written. At the end of the process there are no more calls to make room for: what is
+/// known is handed in at once.
+async fn ending(ctx: &Context) -> Option<SemaphorePermit<'_>> {
+    tokio::select! {
+        biased;
+        () = ctx.drain.cancelled() => None,
+        permit = ctx.endings.acquire() => permit.ok(),
+    }
+}
+
 async fn execute(
     ctx: &Context,
     claimed: &Claimed,
@@ -72,9 +84,9 @@ async fn execute(
     spent: &mut Option<Usage>,
     upstream: &mut Option<Arc<str>>,
 ) -> Result<Reply, Failure> {
-    // A task that took down two workers takes down no more than one at a time.
+    // A task that took down two workers takes down no more than one at a time, and no other suspect with it.
     let _alone = match claimed.crashes {
-        SUSPECT_CRASHES.. => Some(ctx.suspect.acquire().await),
+        SUSPECT_CRASHES.. => Some(ctx.suspect.try_acquire().map_err(|_| not_beside_another())?),
         _ => None,
     };
     let body = open(ctx, claimed).await?;
@@ -135,6 +147,12 @@ fn count(spent: Option<&Usage>) {
         metrics::counter!("longhaul_tokens_total", "direction" => "output")
             .increment(tokens(usage.output_tokens));
     }
+}
+
+/// To wait here would be to go down with the other one.
+fn not_beside_another() -> Failure {
+    let message = "waits until another task that has taken workers down has ended";
+    Failure::new(Kind::Throttled(Some(SUSPECT_WAIT)), ErrorCode::WorkerCrashed, message)
 }
 
 fn panicked() -> Failure {

@@ -25,7 +25,7 @@ async fn a_waiting_task_is_cancelled(mode: Mode) -> anyhow::Result<()> {
 }
 
 async fn a_running_task_is_cancelled(mode: Mode) -> anyhow::Result<()> {
-    let app = App::start(mode).await?;
+    let app = App::with(mode).slots(1).start().await?;
     let client = app.client();
     let id = client.ask("a long one", json!({"tokens": 2_000, "itl_ms": 50})).await?;
     client.reaches(&id, "in_progress").await?;
@@ -36,6 +36,9 @@ async fn a_running_task_is_cancelled(mode: Mode) -> anyhow::Result<()> {
     let closed = async || Ok((app.executions(&id) == ["client_closed"]).then_some(()));
     eventually("the connection to the model is closed", closed).await?;
     assert_eq!(client.task(&id).await?["status"], "cancelled");
+    // Its slot, the only one, is free.
+    let next = client.ask("the next one", json!({})).await?;
+    assert_eq!(client.ended(&next).await?["status"], "completed");
     Ok(())
 }
 
