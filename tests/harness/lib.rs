@@ -3,9 +3,14 @@
 //! In: a [`Mode`] and a few wishes. Out: a running [`App`] that stops what it started. Never here: what is expected of Longhaul.
 
 mod app;
+mod audit;
+mod check;
 mod client;
 mod disk;
+mod drill;
 mod eventually;
+mod history;
+mod load;
 mod postgres;
 mod process;
 mod proxy;
@@ -14,12 +19,18 @@ mod stream;
 mod upstream;
 
 pub use app::{App, Builder, Edge, Edges, Mode, journey, logs_folder};
+pub use audit::{extra_calls, integrity};
+pub use check::check;
 pub use client::{Client, Reply, chat};
 pub use disk::{SmallDisk, can_mount};
+pub use drill::{report, size};
 pub use eventually::{PATIENCE, eventually, within};
+pub use history::{History, Seen};
+pub use load::{Load, Met};
 pub use postgres::Postgres;
 pub use process::{Process, free_address, output, program};
 pub use proxy::{Fault, FaultProxy};
 pub use services::{Redis, available, fresh_database};
+pub use simulator::Outage;
 pub use stream::{SseEvent, Watch};
 pub use upstream::ScriptedUpstream;

@@ -17,6 +17,7 @@ pub struct Builder {
     own_postgres: bool,
     proxied: bool,
     small_disk: Option<u32>,
+    objects: bool,
     env: Vec<(String, String)>,
 }
 
@@ -30,6 +31,7 @@ impl Builder {
             own_postgres: false,
             proxied: false,
             small_disk: None,
+            objects: false,
             env: Vec::new(),
         };
         builder
@@ -73,7 +75,14 @@ impl Builder {
         Self { proxied: true, ..self }
     }
 
-    /// Embedded: the data folder is on a disk of this many megabytes, [`App::disk`]. See [`can_mount`](crate::can_mount).
+    /// A folder for large bodies that all processes share.
+    #[must_use]
+    pub fn objects(self) -> Self {
+        Self { objects: true, ..self }
+    }
+
+    /// A disk of this many megabytes: for the data folder, [`App::disk`], or for a Postgres of its own. See
+    /// [`can_mount`](crate::can_mount).
     #[must_use]
     pub fn small_disk(self, megabytes: u32) -> Self {
         Self { small_disk: Some(megabytes), ..self }
@@ -113,7 +122,13 @@ impl Builder {
         if self.proxied {
             edges.put(&mut ways).await?;
         }
+        let folder = tempfile::tempdir()?;
+        if self.objects {
+            let url = format!("file://{}", folder.path().join("objects").display());
+            self.env.push(("LONGHAUL_OBJECTS__URL".into(), url));
+        }
         let mut app = App {
+            mode: self.mode,
             apis: Vec::new(),
             model,
             upstream,
@@ -127,7 +142,7 @@ impl Builder {
             ways,
             env: self.env,
             logs,
-            folder: tempfile::tempdir()?,
+            folder,
             serving,
         };
         match self.mode {
@@ -157,13 +172,15 @@ impl Builder {
             }
             return Ok(services);
         }
-        anyhow::ensure!(self.small_disk.is_none(), "a distributed app has no data folder");
         services.redis = Some(Redis::start(logs).await?);
-        services.database = Some(if self.own_postgres {
-            let postgres = Postgres::start(logs).await?;
-            services.postgres.insert(postgres).url.clone()
-        } else {
-            fresh_database().await?
+        services.postgres = match (self.small_disk, self.own_postgres) {
+            (Some(megabytes), _) => Some(Postgres::on_small_disk(logs, megabytes).await?),
+            (None, true) => Some(Postgres::start(logs).await?),
+            (None, false) => None,
+        };
+        services.database = Some(match &services.postgres {
+            Some(postgres) => postgres.url.clone(),
+            None => fresh_database().await?,
         });
         Ok(services)
     }

@@ -4,6 +4,7 @@
 //! and a Redis of their own. The model is the simulator, inside the test's process, unless an upstream is named.
 
 mod builder;
+mod cluster;
 mod edges;
 
 pub use builder::Builder;
@@ -35,6 +36,8 @@ pub enum Mode {
 /// A running Longhaul. Dropping it stops everything it consists of.
 #[derive(Debug)]
 pub struct App {
+    /// In which mode it runs.
+    pub mode: Mode,
     /// A client of each API process; embedded: of the only process.
     pub apis: Vec<Client>,
     /// The simulated model and its ledger.
@@ -128,43 +131,6 @@ impl App {
         let mut api = self.spawn(&name, "longhaul-api", &args, &env)?;
         self.apis.push(ready(&mut api, &listen).await?);
         self.servers.push(api);
-        Ok(())
-    }
-
-    /// The API process whose client is `apis[index]`; embedded: the only process.
-    ///
-    /// # Panics
-    /// There is none.
-    pub fn api_process(&mut self, index: usize) -> &mut Process {
-        // The embedded mode has no servers: its worker is everything.
-        if self.servers.is_empty() { &mut self.workers[index] } else { &mut self.servers[index] }
-    }
-
-    /// Kills an API process if it still runs, starts it again on the same port and waits until it is ready.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub async fn restart_api(&mut self, index: usize) -> anyhow::Result<()> {
-        self.restart(index, &[]).await
-    }
-
-    /// Embedded: kills the process if it still runs, starts it again on the same data folder and port and waits until it is ready.
-    /// These settings are added for good.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub async fn restart_all_in_one(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
-        anyhow::ensure!(self.servers.is_empty(), "a distributed app is many processes");
-        self.restart(0, env).await
-    }
-
-    async fn restart(&mut self, index: usize, env: &[(&str, &str)]) -> anyhow::Result<()> {
-        let listen = self.apis[index].base().trim_start_matches("http://").to_owned();
-        let process = self.api_process(index);
-        process.restart(|command| {
-            command.envs(env.iter().copied());
-        })?;
-        self.apis[index] = ready(process, &listen).await?;
         Ok(())
     }
 

@@ -36,7 +36,7 @@ async fn every_way_of_a_distributed_app_is_proxied() -> anyhow::Result<()> {
         app.api_process(0).kill_9()?;
         assert!(app.client().get("/readyz").await.is_err());
         let base = app.client().base().to_owned();
-        app.restart_api(0).await?;
+        app.restart_api(0, &[]).await?;
         assert_eq!(app.client().base(), base);
         assert_eq!(app.client().task(&id).await?["status"], "completed");
 
@@ -79,7 +79,7 @@ async fn an_embedded_app_comes_back_on_its_small_disk() -> anyhow::Result<()> {
         assert!(app.edges.upstream.connections() > 0);
         let disk = app.disk.as_ref().context("it has its own")?;
         assert!(std::fs::read_dir(disk.seen().join("data"))?.count() > 0, "its data is on the disk");
-        app.restart_all_in_one(&[("LONGHAUL_API__BODY_BYTES_MAX", "1KiB")]).await?;
+        app.restart_api(0, &[("LONGHAUL_API__BODY_BYTES_MAX", "1KiB")]).await?;
         assert_eq!(app.client().task(&id).await?["status"], "completed");
         let long = app.client().ask(&"long ".repeat(1_000), json!({})).await;
         assert!(long.is_err(), "it has the new setting");
