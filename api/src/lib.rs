@@ -35,7 +35,11 @@ pub use docs::description_json;
 use shared::{backends::Backends, config::Config};
 use state::AppState;
 use std::sync::Arc;
-use tokio::{net::TcpListener, task::JoinSet, time::{sleep, timeout}};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Serves the API on `listener` until `stop`, then drains within the grace time.

@@ -1,4 +1,49 @@
-//! Processes that die without a goodbye, and services that go away: nothing accepted is lost.
+//! Processes that die without a goodbye, services that go away, model servers that misbehave: nothing accepted is lost.
+//!
+//! Each drill has two sizes, see [`harness::size`]. What clients, rows and model saw is written down and judged at the end
+//! ([`harness::check`]), so that a drill says what it does to the system and which figures it must keep.
 
+mod aborts;
+mod api_dies;
+mod breaker;
+mod cancel;
+mod disk_full;
+mod drain;
+mod failpoints;
+mod idempotency;
+mod long_tasks;
+mod lost_replies;
+mod poison;
+mod postgres_away;
+mod redis_away;
 mod redis_forgets;
+mod sqlite;
+mod storm;
+mod throttled;
+mod upstream_faults;
 mod worker_dies;
+mod zombies;
+
+use harness::{App, History, Load, chat};
+use serde_json::{Value, json};
+
+/// A chat task for the simulated model, asked to behave so.
+fn task(n: usize, sim: Value) -> Value {
+    json!({"endpoint": "/v1/chat/completions", "body": chat(&format!("task {n}"), sim)})
+}
+
+/// A history of this app, with everything its rows go through.
+async fn history(app: &App) -> anyhow::Result<History> {
+    app.audit().await?;
+    History::new(app.folder())
+}
+
+/// Clients of all its APIs.
+fn load(app: &App, history: &History, name: &str) -> Load {
+    Load { apis: app.apis.clone(), history: history.clone(), clients: 32, name: name.to_owned(), rate: None }
+}
+
+/// A name for one more load of a run.
+fn fresh_name() -> String {
+    format!("load-{:016x}", fastrand::u64(..))
+}

@@ -1,0 +1,41 @@
+//! Very many tasks that become ready in the same second: all of them run, and no call of Redis is long.
+
+use super::{history, load, task};
+use crate::journey::both_transports;
+use anyhow::Context;
+use harness::{App, Mode, report, size};
+use serde_json::json;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+both_transports!(all_of_them_run);
+
+async fn all_of_them_run(mode: Mode) -> anyhow::Result<()> {
+    let (tasks, ahead) = size((3_000, 4), (50_000, 60));
+    let app = App::with(mode).workers(2).slots(64).quick().start().await?;
+    let redis = app.redis.as_ref().context("a distributed app has a Redis")?;
+    redis.config("slowlog-log-slower-than", "10000").await?;
+    let history = history(&app).await?;
+    let due = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + ahead;
+    let mut storm = load(&app, &history, "storm");
+    storm.clients = 128;
+    storm
+        .run(tasks, |n| {
+            let mut task = task(n, json!({}));
+            task["scheduled_at"] = json!(due);
+            task
+        })
+        .await?;
+    app.judge(&history, Duration::from_secs(300)).await?;
+    let mut connection = redis.connection().await?;
+    // Number, time, microseconds, command, client, name.
+    let slow: Vec<(u64, u64, u64, redis::Value, String, String)> =
+        redis::cmd("SLOWLOG").arg("GET").arg(-1).query_async(&mut connection).await?;
+    let longest = slow.iter().map(|(_, _, us, ..)| us / 1_000).max().unwrap_or_default();
+    // Its clock counts while it waits for the processor as well, which is shared here.
+    assert!(longest < 100, "a call of Redis took {longest} ms");
+    report(
+        "8",
+        "retries due in one second",
+        &json!({"mode": mode.name(), "tasks": tasks, "lost": 0, "calls of Redis over 10 ms": slow.len(), "longest, ms": longest}),
+    )
+}
