@@ -6,14 +6,16 @@ use anyhow::Context;
 use harness::{App, Client, History, Mode, Seen, report, size, within};
 use reqwest::Method;
 use serde_json::json;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use shared::clock::UnixMs;
+use std::time::{Duration, Instant};
 use tokio::{task::JoinSet, time::sleep};
 
 both_modes!(one_of_the_two_wins, the_model_is_left_alone_at_once);
 both_transports!(a_lost_signal_is_caught_by_the_heartbeat);
 
-fn now() -> anyhow::Result<f64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
+/// Unix seconds, of the clock that the model's ledger reads.
+fn now() -> f64 {
+    UnixMs::now().0 as f64 / 1000.0
 }
 
 async fn one_of_the_two_wins(mode: Mode) -> anyhow::Result<()> {
@@ -50,7 +52,7 @@ async fn race(api: Client, other: Client, history: History, n: usize) -> anyhow:
     history.note(&Seen::Accepted { task: id.clone(), key: None });
     sleep(Duration::from_millis(fastrand::u64(0..40))).await;
     let cancelled = other.post(&format!("/v1/tasks/{id}/cancel"), &json!({})).await?.expect(200)?;
-    let at = now()?;
+    let at = now();
     let state = cancelled["status"].as_str().unwrap_or_default().to_owned();
     anyhow::ensure!(matches!(&*state, "cancelled" | "completed"), "a cancel answered {cancelled}");
     if state == "cancelled" {
@@ -81,7 +83,7 @@ async fn the_model_is_left_alone_at_once(mode: Mode) -> anyhow::Result<()> {
         .await?;
         let api = &app.apis[n % app.apis.len()];
         let cancelled = api.post(&format!("/v1/tasks/{id}/cancel"), &json!({})).await?.expect(200)?;
-        let at = now()?;
+        let at = now();
         assert_eq!(cancelled["status"], "cancelled");
         history.note(&Seen::Cancelled { task: id.clone(), at });
         // Far below the heartbeat of two seconds: it was the signal.
@@ -115,7 +117,7 @@ async fn a_lost_signal_is_caught_by_the_heartbeat(mode: Mode) -> anyhow::Result<
     for id in history.accepted()?.values() {
         let request = app.client().request(Method::POST, &format!("/v1/tasks/{id}/cancel"));
         Client::send(request).await?.expect(200)?;
-        history.note(&Seen::Cancelled { task: id.clone(), at: now()? });
+        history.note(&Seen::Cancelled { task: id.clone(), at: now() });
     }
     app.judge(&history, Duration::from_secs(5)).await?;
     assert!(begun.elapsed() < Duration::from_secs(5));

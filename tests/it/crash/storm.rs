@@ -5,7 +5,8 @@ use crate::journey::both_transports;
 use anyhow::Context;
 use harness::{App, Mode, report, size};
 use serde_json::json;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use shared::clock::UnixMs;
+use std::time::Duration;
 
 both_transports!(all_of_them_run);
 
@@ -15,7 +16,7 @@ async fn all_of_them_run(mode: Mode) -> anyhow::Result<()> {
     let redis = app.redis.as_ref().context("a distributed app has a Redis")?;
     redis.config("slowlog-log-slower-than", "10000").await?;
     let history = history(&app).await?;
-    let due = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + ahead;
+    let due = UnixMs::now().seconds() + ahead;
     let mut storm = load(&app, &history, "storm");
     storm.clients = 128;
     storm

@@ -12,8 +12,8 @@ both_modes!(every_fault_is_what_it_is);
 /// What the fault is, what the simulator is told, and the task's end: its state, and the error's code.
 type Case = (&'static str, Value, &'static str, &'static str);
 
-/// Faults of streams and of whole answers alike.
-fn common() -> Vec<Case> {
+/// Statuses.
+fn refused() -> Vec<Case> {
     let (done, failed) = ("completed", "failed");
     vec![
         ("a good answer", json!({}), done, ""),
@@ -42,6 +42,13 @@ fn common() -> Vec<Case> {
         ("504", json!({"status": 504}), failed, "upstream_failed"),
         ("500 once", json!({"status": 500, "fail_first": 1}), done, ""),
         ("529 once", json!({"status": 529, "fail_first": 1}), done, ""),
+    ]
+}
+
+/// Faults of the wire and of what is sent, of streams and of whole answers alike.
+fn strange() -> Vec<Case> {
+    let (done, failed) = ("completed", "failed");
+    vec![
         ("a reset", json!({"reset": true}), failed, "upstream_unreachable"),
         ("a reset once", json!({"reset": true, "fail_first": 1}), done, ""),
         (
@@ -129,7 +136,13 @@ async fn every_fault_is_what_it_is(mode: Mode) -> anyhow::Result<()> {
         .await?;
     let history = history(&app).await?;
     let mut asked = Vec::new();
-    for (relay, cases) in [("lifecycle", common()), ("deltas", common()), ("deltas", streamed())] {
+    for (relay, cases) in [
+        ("lifecycle", refused()),
+        ("lifecycle", strange()),
+        ("deltas", refused()),
+        ("deltas", strange()),
+        ("deltas", streamed()),
+    ] {
         for case in cases {
             let mut body = task(asked.len(), case.1.clone());
             body["policy"] = json!({"events": relay, "max_attempts": 2});
