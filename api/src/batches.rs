@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, Wrapped},
-    fetch::{DEADLINE, patiently},
+    fetch::{DEADLINE, DEADLINE_BODY, patiently},
     lines::{self, Fault, GoodLine, LINES_MAX, WantedBatch},
     list::{self, List, Pairs},
     parse::{self, JsonBody, MaybeJson},
@@ -207,7 +207,7 @@ async fn line_tasks(
         let id = TaskId::new();
         let body = bytes.slice_ref(good.body.get().as_bytes());
         let payload =
-            timeout(DEADLINE, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
+            timeout(DEADLINE_BODY, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
         tasks.push(NewTask {
             id,
             project: app.project,

@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 /// Longest time for one question to a backend.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(2_500);
 
+/// Longest time for a large body on its way to or from the object store.
+pub(crate) const DEADLINE_BODY: Duration = Duration::from_secs(30);
 /// Longest time for a question that may read or write much. A database that says nothing at all is not waited for: see
 /// [`patiently`].
 const DEADLINE_LONG: Duration = Duration::from_secs(10);
@@ -64,7 +66,7 @@ pub(crate) async fn answer(
         kept => kept,
     };
     let Some(answer) = kept else { return Ok(None) };
-    let body = timeout(DEADLINE, app.backends.objects.open(&answer.body)).await??;
+    let body = timeout(DEADLINE_BODY, app.backends.objects.open(&answer.body)).await??;
     Ok(Some((answer, body)))
 }
 

@@ -4,7 +4,7 @@
 
 use crate::{
     error::{ApiError, Wrapped},
-    fetch::{self, DEADLINE},
+    fetch::{self, DEADLINE, DEADLINE_BODY},
     parse::JsonBody,
     state::App,
     view::{self, Beside, TaskView},
@@ -105,6 +105,7 @@ async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> V
         (status = 415, description = "Not JSON.", body = Wrapped),
         (status = 422, description = "The idempotency key was used for another request.", body = Wrapped),
         (status = 503, description = "The database is away: repeat.", body = Wrapped),
+        (status = 507, description = "The database is out of space: repeat when there is room.", body = Wrapped),
     )
 )]
 pub(crate) async fn create(
@@ -166,7 +167,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let id = TaskId::new();
     let body = bytes.slice_ref(wanted.body.get().as_bytes());
     let payload =
-        timeout(DEADLINE, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
+        timeout(DEADLINE_BODY, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
     if matches!(payload, Payload::Object { .. }) {
         failpoint::pass(Point::SubmitKept);
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ApiError, Verbatim, Wrapped},
-    fetch::{self, DEADLINE, patiently},
+    fetch::{self, DEADLINE, DEADLINE_BODY, patiently},
     parse::{self, MaybeJson},
     state::App,
     view::{self, Beside, TaskView},
@@ -108,7 +108,7 @@ async fn in_full(
     if wants("input")
         && let Some(payload) = timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??
     {
-        beside.input = Some(timeout(DEADLINE, app.backends.objects.open(&payload)).await??);
+        beside.input = Some(timeout(DEADLINE_BODY, app.backends.objects.open(&payload)).await??);
     }
     Ok(view::json(&TaskView::new(task, &beside)))
 }
@@ -295,7 +295,7 @@ pub(crate) async fn delete(
     match deleted.ok_or_else(|| parse::no_task(id))? {
         Deleted::Applied(objects) => {
             // The rows are gone: what stays behind in the object store costs space, and nobody can read it.
-            if let Ok(Err(error)) = timeout(DEADLINE, app.backends.objects.remove(&objects)).await {
+            if let Ok(Err(error)) = timeout(DEADLINE_BODY, app.backends.objects.remove(&objects)).await {
                 tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "objects of a deleted task stay behind");
             }
             let body = format!(r#"{{"id":"{id}","object":"task.deleted","deleted":true}}"#);

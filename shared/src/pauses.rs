@@ -37,7 +37,11 @@ struct Inner {
 #[derive(Default)]
 struct Known {
     paused: HashMap<String, Paused>,
+    /// When this process ended a pause: a row that was read before is out of date.
+    resumed: HashMap<String, Instant>,
     notes: Arc<[UpstreamModels]>,
+    /// What is served while these upstreams are paused, as worked out last.
+    served: Option<(Vec<String>, Arc<Served>)>,
 }
 
 /// One upstream's pause.
@@ -96,13 +100,24 @@ impl Pauses {
 
     /// Which tasks have an upstream that may be called now.
     #[must_use]
-    pub fn served(&self) -> Served {
-        let (known, now) = (self.known(), Instant::now());
-        if !known.paused.values().any(|paused| paused.holds(now)) {
-            return Served::All;
+    pub fn served(&self) -> Arc<Served> {
+        let (mut known, now) = (self.known(), Instant::now());
+        let holding = known.paused.iter().filter(|(_, paused)| paused.holds(now));
+        let mut closed: Vec<String> = holding.map(|(name, _)| name.clone()).collect();
+        closed.sort_unstable();
+        if let Some((paused, served)) = &known.served
+            && *paused == closed
+        {
+            return served.clone();
         }
-        let open = |name: &str| known.paused.get(name).is_none_or(|paused| !paused.holds(now));
-        served(&self.0.config, &known.notes, |upstreams| upstreams.iter().any(|name| open(name)))
+        let served = Arc::new(match closed.is_empty() {
+            true => Served::All,
+            false => served(&self.0.config, &known.notes, |upstreams| {
+                upstreams.iter().any(|name| !closed.iter().any(|closed| closed == name))
+            }),
+        });
+        known.served = Some((closed, served.clone()));
+        served
     }
 
     /// Tasks that only this upstream, of all that may be called now, could run if it were tried.
@@ -131,7 +146,11 @@ impl Pauses {
 
     /// Ends an upstream's pause, here at once and for everyone.
     pub async fn resume(&self, upstream: &str) {
-        self.known().paused.remove(upstream);
+        {
+            let mut known = self.known();
+            known.paused.remove(upstream);
+            known.resumed.insert(upstream.to_owned(), Instant::now());
+        }
         tell(upstream, timeout(PATIENCE, self.0.store.resume(upstream)).await);
     }
 
@@ -149,7 +168,10 @@ impl Pauses {
 
     /// Notes what this process knows of the upstreams' models.
     pub fn note(&self, notes: Arc<[UpstreamModels]>) {
-        self.known().notes = notes;
+        let mut known = self.known();
+        if known.notes != notes {
+            (known.notes, known.served) = (notes, None);
+        }
     }
 
     /// Reads the rows.
@@ -167,7 +189,14 @@ impl Pauses {
         let mut known = self.known();
         // What this process has just learnt may not be in the rows yet.
         known.paused.retain(|_, paused| paused.since >= asked);
+        known.resumed.retain(|_, resumed| *resumed >= asked);
+        // Nobody tries an upstream that is no longer configured.
+        let config = &self.0.config;
+        let ours = |name: &str| config.upstreams.is_empty() || config.upstream(name).is_some();
         for Pause { upstream, left, failing } in rows {
+            if !ours(&upstream) || known.resumed.contains_key(&upstream) {
+                continue;
+            }
             let read = Paused { until: now + left, failing, since: asked };
             known.paused.entry(upstream).or_insert(read);
         }

@@ -120,6 +120,14 @@ impl App {
             history.note(&Seen::Left { thing: "transactions without an owner".into(), count: idle });
         }
         let seen = history.read()?;
+        let completed =
+            seen.iter().any(|seen| matches!(seen, Seen::Stands { state, .. } if state == "completed"));
+        let called = seen.iter().any(|seen| matches!(seen, Seen::Call { .. }));
+        anyhow::ensure!(
+            seen.iter().any(|seen| matches!(seen, Seen::Accepted { .. })),
+            "nothing was accepted"
+        );
+        anyhow::ensure!(called || !completed, "tasks completed, and the model knows of no call");
         let faults = crate::check(&seen);
         anyhow::ensure!(faults.is_empty(), "{} broken promises:\n{}", faults.len(), faults.join("\n"));
         Ok(seen)

@@ -59,7 +59,7 @@ fn lost(history: &[Seen]) -> Vec<String> {
     accepted.collect()
 }
 
-/// One key, one task; and no task of a key that nobody was told of.
+/// One key, one task.
 fn keys(history: &[Seen]) -> Vec<String> {
     let mut tasks: BTreeMap<&str, &str> = BTreeMap::new();
     let mut faults = Vec::new();
@@ -76,11 +76,15 @@ fn keys(history: &[Seen]) -> Vec<String> {
 
 /// A row's attempt only rises, and only a retry leads out of a terminal state.
 fn runs(history: &[Seen]) -> Vec<String> {
+    let retried: BTreeSet<&str> = history
+        .iter()
+        .filter_map(|seen| if let Seen::Retried { task } = seen { Some(task.as_str()) } else { None })
+        .collect();
     let mut rows: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
     let mut faults = Vec::new();
     for seen in history {
         let Seen::Row { task, attempt, from, to } = seen else { continue };
-        if is_terminal(from) && to != "queued" {
+        if is_terminal(from) && !(to == "queued" && retried.contains(task.as_str())) {
             faults.push(format!("{task} went from {from} to {to}"));
         }
         if let Some((newest, stood)) = rows.insert(task, (*attempt, to)) {
@@ -92,10 +96,6 @@ fn runs(history: &[Seen]) -> Vec<String> {
             }
         }
     }
-    let retried: BTreeSet<&str> = history
-        .iter()
-        .filter_map(|seen| if let Seen::Retried { task } = seen { Some(task.as_str()) } else { None })
-        .collect();
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for seen in history {
         if let Seen::Row { task, to, .. } = seen
@@ -226,8 +226,9 @@ fn events(history: &[Seen]) -> Vec<String> {
     faults
 }
 
-/// An attempt calls the model at most once, and there are no more calls than attempts that were recorded or lost with a worker.
+/// An attempt calls the model at most once, and no attempt does that the row does not know of.
 fn calls(history: &[Seen]) -> Vec<String> {
+    let stands = stands(history);
     let mut seen_before = BTreeSet::new();
     let mut faults = Vec::new();
     for seen in history {
@@ -235,6 +236,13 @@ fn calls(history: &[Seen]) -> Vec<String> {
             && !seen_before.insert((task, attempt))
         {
             faults.push(format!("attempt {attempt} of {task} called the model twice"));
+        }
+        if let Seen::Call { task, attempt, .. } = seen
+            && stands.get(task.as_str()).is_some_and(|(_, newest, ..)| attempt > newest)
+        {
+            faults.push(format!(
+                "attempt {attempt} of {task} called the model, and the row knows of no such attempt"
+            ));
         }
     }
     faults

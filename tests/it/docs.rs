@@ -91,3 +91,16 @@ fn every_setting_is_documented() {
             .map(|name| format!("docs/configuration.md does not explain {name}")),
     );
 }
+
+#[test]
+fn operations_names_tests_that_exist() {
+    let document = text("docs/operations.md");
+    let rows = document.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+    let named: Vec<&str> =
+        rows.filter_map(|row| row.rsplit('|').nth(1)).flat_map(|cell| cell.split(',')).collect();
+    assert!(named.len() >= 20, "each failure names its test");
+    none(named.into_iter().filter_map(|name| {
+        let file = format!("tests/it/crash/{}.rs", name.trim().trim_matches('`'));
+        (!root().join(&file).is_file()).then(|| format!("docs/operations.md: there is no {file}"))
+    }));
+}

@@ -23,7 +23,7 @@ use tower_layer::Identity;
 pub(crate) struct Leases(Arc<Mutex<mpsc::Receiver<Lease>>>);
 
 impl Leases {
-    /// A channel with room for all slots and a trial, so that handing over never waits.
+    /// A channel with room for all slots and trials, so that handing over never waits.
     pub(crate) fn channel(slots: usize) -> (mpsc::Sender<Lease>, Self) {
         let (sender, receiver) = mpsc::channel(slots);
         (sender, Self(Arc::new(Mutex::new(receiver))))

@@ -18,6 +18,9 @@ use std::{
 /// Pauses for throttles without a time, one after the other.
 const UNNAMED: Backoff = Backoff { base: Duration::from_millis(250), max: Duration::from_secs(30) };
 
+/// Waits that differ by less are the same.
+const SAME: Duration = Duration::from_millis(100);
+
 /// What this worker remembers of an upstream.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
@@ -36,8 +39,12 @@ pub(crate) async fn note(ctx: &Context, server: &Server, outcome: &mut Result<Re
             throttled(ctx, server, *asked).await;
         }
         Err(failure @ Failure { kind: Kind::Transient | Kind::Away, .. }) => {
-            let failures = pulse.failures.fetch_add(1, Relaxed).saturating_add(1);
-            if failures >= ctx.config.worker.breaker_failures && !pauses.is_failing(name) {
+            let (failures, limit) =
+                (pulse.failures.fetch_add(1, Relaxed).saturating_add(1), ctx.config.worker.breaker_failures);
+            if failures > limit && !pauses.is_failing(name) {
+                // Another worker has found it well since: the count begins anew.
+                pulse.failures.store(1, Relaxed);
+            } else if failures == limit && !pauses.is_failing(name) {
                 tracing::warn!(
                     upstream = name,
                     failures,
@@ -72,6 +79,8 @@ async fn throttled(ctx: &Context, server: &Server, asked: Option<Duration>) {
         pauses.resume(name).await;
     }
     let wait = match asked {
+        // Somebody else was told as much.
+        Some(wait) if pauses.left([name].into_iter()) + SAME >= wait => return,
         Some(wait) => wait,
         None if pauses.may_call(name) => {
             let throttles = server.pulse.throttles.fetch_add(1, Relaxed).saturating_add(1);

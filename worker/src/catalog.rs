@@ -68,7 +68,7 @@ async fn one(ctx: &Context, upstream: &Upstream) -> UpstreamModels {
 }
 
 /// The upstream's models; `None` if there is no list to be had: then the upstream decides call by call.
-pub(crate) async fn list(server: &Server) -> Option<Vec<String>> {
+async fn list(server: &Server) -> Option<Vec<String>> {
     let mut response = server.request(Method::GET, "/v1/models").send().await.ok()?;
     if !response.status().is_success() {
         return None;
@@ -82,6 +82,12 @@ pub(crate) async fn list(server: &Server) -> Option<Vec<String>> {
     }
     let list: List = serde_json::from_slice(&body).ok()?;
     Some(list.data.into_iter().map(|model| model.id).collect())
+}
+
+/// Whether the upstream answers at all, be it that it has no list.
+pub(crate) async fn is_alive(server: &Server) -> bool {
+    let asked = timeout(PATIENCE, server.request(Method::GET, "/v1/models").send()).await;
+    asked.is_ok_and(|answer| answer.is_ok_and(|answer| !answer.status().is_server_error()))
 }
 
 /// Looks again and again until `stop`.

@@ -135,6 +135,7 @@ pub(crate) async fn entered(
     ctx: &Context,
     claim: impl Future<Output = store::Result<Vec<Claimed>>>,
 ) -> Result<Vec<Entered>, Option<store::Error>> {
+    let _turn = ctx.claim_turn.acquire().await;
     let claiming = ctx.claiming();
     let claimed = timeout(STORE_PATIENCE, claim).await.map_err(|_| None)?;
     let claimed = failpoint::reply(Point::ClaimReply, claimed).map_err(Some)?;

@@ -47,8 +47,8 @@ pub(crate) struct Context {
     pub(crate) endings: Semaphore,
     /// Held by the one attempt at a task that took its worker down twice.
     pub(crate) suspect: Semaphore,
-    /// The slot of the one task that tries a failing upstream.
-    pub(crate) trials: Arc<Semaphore>,
+    /// Held by the one claim that is under way: what the heartbeat makes of `claims` rests on there being no other.
+    pub(crate) claim_turn: Semaphore,
     pub(crate) held: Held,
     /// The incarnation that may claim; `None` while there is none, or its lease is in doubt.
     pub(crate) worker: watch::Sender<Option<WorkerId>>,
@@ -76,7 +76,7 @@ impl Context {
             slots: Arc::new(Semaphore::new(slots(&config))),
             endings: Semaphore::new(slots(&config)),
             suspect: Semaphore::new(1),
-            trials: Arc::new(Semaphore::new(1)),
+            claim_turn: Semaphore::new(1),
             held: Held::default(),
             worker: watch::Sender::new(None),
             claims: AtomicU64::new(0),

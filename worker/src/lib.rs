@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut commits = JoinSet::new();
     let ctx = Context::open(backends, config, stop.child_token(), &mut commits)?;
-    let (hand, leases) = Leases::channel(context::slots(&ctx.config) + 1);
+    let (hand, leases) = Leases::channel(context::slots(&ctx.config) + ctx.servers.len());
     let crew = Crew::start(&ctx, hand, leases.clone()).await?;
     backend::serve(&ctx, leases).await;
     crew.end(ctx, commits).await

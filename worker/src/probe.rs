@@ -1,10 +1,18 @@
 //! Tries upstreams that fail again and again: with one task that waits for it, or, where none does, by asking for its list of
 //! models. One worker of all tries, once per `worker.probe_period`; its call has a slot of its own.
+//!
+//! The task is drawn by lot from those in front: some requests fail wherever they are sent, and must not keep the others waiting.
 
 use crate::{
     catalog,
     claim::{self, Lease},
-    context::Context,
+    context::{Context, STORE_PATIENCE},
+    upstream::client::Server,
+};
+use futures_util::future::join_all;
+use shared::{
+    store::{self, Served},
+    task::TaskId,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -15,17 +23,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest pause between two looks for something to try.
 const LOOK: Duration = Duration::from_millis(250);
-/// Longest wait for a list of models.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Tasks of each queue that the lot is drawn from.
+const FRONT: u32 = 64;
 
 /// Tries until `stop`.
 pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: CancellationToken) {
     let trying = async {
         loop {
             sleep(LOOK.min(ctx.config.worker.probe_period / 4)).await;
-            for upstream in ctx.backends.pauses.to_try() {
-                one(&ctx, &hand, &upstream).await;
-            }
+            let to_try = ctx.backends.pauses.to_try();
+            let servers = to_try.iter().filter_map(|name| ctx.servers.get(name));
+            join_all(servers.map(|server| one(&ctx, &hand, server))).await;
         }
     };
     tokio::select! {
@@ -34,27 +42,43 @@ pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
     }
 }
 
-async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, upstream: &str) {
-    let Some(server) = ctx.servers.get(upstream) else { return };
-    let (Some(worker), Ok(slot)) = (*ctx.worker.borrow(), ctx.trials.clone().try_acquire_owned()) else {
+async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
+    let upstream = &*server.name;
+    let (Some(worker), Ok(slot)) = (*ctx.worker.borrow(), server.trial.clone().try_acquire_owned()) else {
         return;
     };
     if !ctx.backends.pauses.probe(upstream, ctx.config.worker.probe_period).await {
         return;
     }
     let served = ctx.backends.pauses.waiting_for(upstream);
-    let claim = ctx.backends.store.claim_ready(worker, &ctx.config.worker.queues, 1, &served);
-    match claim::entered(ctx, claim).await {
-        Ok(claimed) if claimed.is_empty() => {
-            if timeout(PATIENCE, catalog::list(server)).await.is_ok_and(|list| list.is_some()) {
-                tracing::info!(upstream, "the upstream lists its models again");
+    let claimed = match draw(ctx, &served).await {
+        Ok(None) => {
+            if catalog::is_alive(server).await {
+                tracing::info!(upstream, "the upstream answers again");
                 ctx.backends.pauses.resume(upstream).await;
             }
+            return;
         }
+        Ok(Some(id)) => claim::entered(ctx, ctx.backends.store.claim(worker, &[id], &served)).await,
+        Err(error) => Err(error),
+    };
+    match claimed {
         Ok(claimed) => {
-            tracing::info!(upstream, "a task tries the upstream");
+            tracing::info!(upstream, tasks = claimed.len(), "a task tries the upstream");
             claim::hand_over(ctx, claimed, slot, hand, Some(server.name.clone()));
         }
         Err(error) => tracing::debug!(?error, upstream, "not tried: the database is away"),
     }
+}
+
+/// One of the tasks in front that wait for it.
+async fn draw(ctx: &Context, served: &Served) -> Result<Option<TaskId>, Option<store::Error>> {
+    for queue in &ctx.config.worker.queues {
+        let ready = timeout(STORE_PATIENCE, ctx.backends.store.ready(queue, FRONT, served)).await;
+        let ready = ready.map_err(|_| None)?.map_err(Some)?;
+        if !ready.is_empty() {
+            return Ok(Some(ready[fastrand::usize(..ready.len())].task));
+        }
+    }
+    Ok(None)
 }

@@ -26,7 +26,7 @@ use tokio::{
 
 /// Crashes after which a task runs alone of its kind.
 const SUSPECT_CRASHES: u32 = 2;
-/// After which it is tried again where another such task is running.
+/// After which it is tried again where another such task is running, times its attempts so far, of which 30 count.
 const SUSPECT_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs the attempt and writes what it came to. A stopped attempt writes nothing but the tokens it spent.
@@ -42,11 +42,15 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     let deadline = since + claimed.execution_timeout.min(claimed.time_left);
     let running =
         AssertUnwindSafe(execute(ctx, claimed, trial, &mut teller, &mut spent, &mut upstream)).catch_unwind();
-    let outcome = tokio::select! {
+    let mut answered = false;
+    let mut outcome = tokio::select! {
         biased;
         () = stop.cancelled() => None,
         outcome = timeout_at(deadline, running) => Some(match outcome {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => {
+                answered = true;
+                outcome
+            }
             Ok(Err(_panic)) => Err(panicked()),
             Err(_) => Err(overtime(claimed)),
         }),
@@ -58,6 +62,12 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
         None => None,
     };
     drop(slot);
+    // Our own limits say nothing about the upstream, its own answers and failures do.
+    if let (true, Some(outcome), Some(name)) = (answered, &mut outcome, &upstream)
+        && let Some(server) = ctx.servers.get(&**name)
+    {
+        breaker::note(ctx, server, outcome).await;
+    }
     let told = Told { floor: teller.floor(), upstream, usage: spent };
     match outcome {
         Some(outcome) => settle(ctx, claimed, decide(claimed, outcome, fastrand::f64()), told).await,
@@ -86,7 +96,7 @@ async fn execute(
 ) -> Result<Reply, Failure> {
     // A task that took down two workers takes down no more than one at a time, and no other suspect with it.
     let _alone = match claimed.crashes {
-        SUSPECT_CRASHES.. => Some(ctx.suspect.try_acquire().map_err(|_| not_beside_another())?),
+        SUSPECT_CRASHES.. => Some(ctx.suspect.try_acquire().map_err(|_| not_beside_another(claimed))?),
         _ => None,
     };
     let body = open(ctx, claimed).await?;
@@ -98,9 +108,8 @@ async fn execute(
     };
     *upstream = Some(server.name.clone());
     let limits = &ctx.config.worker;
-    let mut outcome = Call { claimed, body, server, limits, teller, spent }.make().await;
+    let outcome = Call { claimed, body, server, limits, teller, spent }.make().await;
     failpoint::pass(Point::RunCalled);
-    breaker::note(ctx, server, &mut outcome).await;
     outcome
 }
 
@@ -118,8 +127,8 @@ async fn open(ctx: &Context, claimed: &Claimed) -> Result<bytes::Bytes, Failure>
     Err(Failure::new(kind, ErrorCode::BodyMissing, message))
 }
 
-/// The upstream of this attempt: each attempt takes the next one of those that serve the model and may be called. Where there is
-/// none, the task has done nothing wrong: it comes back, uncharged.
+/// The upstream of this attempt: each attempt takes the next one of those that serve the model and may be called. Where all
+/// of them are paused, the task has done nothing wrong: it comes back, uncharged.
 fn choose<'a>(ctx: &'a Context, claimed: &Claimed) -> Result<&'a Server, Failure> {
     let noted = ctx.noted.borrow().clone();
     let serving = catalog::route(&ctx.config, &noted, &claimed.endpoint, &claimed.model);
@@ -129,9 +138,13 @@ fn choose<'a>(ctx: &'a Context, claimed: &Claimed) -> Result<&'a Server, Failure
     let turn = claimed.attempt.saturating_sub(1) as usize;
     let chosen = open.get(turn % open.len().max(1)).and_then(|name| ctx.servers.get(*name));
     chosen.ok_or_else(|| {
-        let wait = Some(pauses.left(names())).filter(|wait| !wait.is_zero());
+        let kind = match serving.is_empty() {
+            // Nobody knows the model: that may last.
+            true => Kind::Transient,
+            false => Kind::Throttled(Some(pauses.left(names())).filter(|wait| !wait.is_zero())),
+        };
         Failure::new(
-            Kind::Throttled(wait),
+            kind,
             ErrorCode::NoUpstream,
             "no upstream serves the model at this endpoint at the moment",
         )
@@ -150,9 +163,10 @@ fn count(spent: Option<&Usage>) {
 }
 
 /// To wait here would be to go down with the other one.
-fn not_beside_another() -> Failure {
+fn not_beside_another(claimed: &Claimed) -> Failure {
+    let wait = SUSPECT_WAIT * claimed.attempt.clamp(1, 30);
     let message = "waits until another task that has taken workers down has ended";
-    Failure::new(Kind::Throttled(Some(SUSPECT_WAIT)), ErrorCode::WorkerCrashed, message)
+    Failure::new(Kind::Throttled(Some(wait)), ErrorCode::WorkerCrashed, message)
 }
 
 fn panicked() -> Failure {

@@ -51,5 +51,5 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
         failpoint::pass(Point::SweepRefilled);
     }
     // What is not served has to be read past, which may be much.
-    Ok(more && served == Served::All)
+    Ok(more && *served == Served::All)
 }

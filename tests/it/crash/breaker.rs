@@ -7,7 +7,11 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-both_modes!(no_task_fails_for_an_outage, failures_are_not_repeated_without_end);
+both_modes!(
+    no_task_fails_for_an_outage,
+    failures_are_not_repeated_without_end,
+    requests_that_always_fail_do_not_keep_others_waiting,
+);
 
 /// The times of a day, shortened: trials every 100 ms instead of 5 s.
 fn hurried(mode: Mode) -> harness::Builder {
@@ -80,4 +84,27 @@ async fn failures_are_not_repeated_without_end(mode: Mode) -> anyhow::Result<()>
         &json!({"mode": mode.name(), "offered": tasks, "lasts, s": lasts, "calls": calls, "calls allowed": allowed, "failed": 0,
                 "half of the backlog done after the heal, s": back.as_secs_f64()}),
     )
+}
+
+/// Some requests fail wherever they are sent. They are the oldest, they have the upstream paused, and it is well.
+async fn requests_that_always_fail_do_not_keep_others_waiting(mode: Mode) -> anyhow::Result<()> {
+    let app = hurried(mode).start().await?;
+    let history = history(&app).await?;
+    let hopeless = |n| {
+        let mut task = task(n, json!({"status": 500}));
+        task["policy"] = json!({"ttl_s": 8});
+        task
+    };
+    load(&app, &history, "hopeless").run(8, hopeless).await?;
+    within(Duration::from_secs(10), "the upstream is paused", async || {
+        Ok((app.model.calls() >= 8).then_some(()))
+    })
+    .await?;
+    load(&app, &history, "good").run(20, |n| task(n, json!({}))).await?;
+    for (key, id) in history.accepted()? {
+        let ended = app.client().ended(&id).await?;
+        let good = key.starts_with("good");
+        assert_eq!(ended["status"] == "completed", good, "{key}: {ended}");
+    }
+    app.judge(&history, Duration::from_secs(20)).await.map(drop)
 }

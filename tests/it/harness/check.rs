@@ -91,6 +91,7 @@ fn every_broken_promise_is_found() {
         ("was left at event", vec![event(0, "task.created")]),
         ("twice", vec![call(1, "finished", 0.0, 1.0), call(1, "finished", 0.0, 1.0)]),
         ("a batch of 3", vec![Seen::Batch { total: 3, completed: 1, failed: 1 }]),
+        ("no such attempt", vec![stands("failed", 1, false), call(2, "status", 0.0, 1.0)]),
         ("are left", vec![Seen::Left { thing: "rows".into(), count: 1 }]),
     ];
     for (words, history) in broken {

@@ -12,6 +12,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::Semaphore;
 
 /// How long an unused connection is kept. Shorter than what servers usually keep, so that we close first.
 const UNUSED: Duration = Duration::from_secs(30);
@@ -25,6 +26,8 @@ pub(crate) struct Server {
     authorization: Option<HeaderValue>,
     /// How its calls went.
     pub(crate) pulse: Pulse,
+    /// The slot of the one task that tries it while it fails.
+    pub(crate) trial: Arc<Semaphore>,
     clients: Vec<Client>,
     turn: AtomicUsize,
 }
@@ -68,6 +71,7 @@ impl Server {
             clients: (0..config.worker.shards.max(1)).map(|_| client()).collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
             pulse: Pulse::default(),
+            trial: Arc::new(Semaphore::new(1)),
         })
     }
 

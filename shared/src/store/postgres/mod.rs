@@ -301,6 +301,7 @@ impl Store for PostgresStore {
         within(VERB, read::workers(&self.pool)).await
     }
     async fn now(&self) -> Result<UnixMs> {
-        within(VERB, read::now(&self.pool)).await
+        // Asked while slow reads may have the other connections.
+        by_ids!(self, |db| read::now(db))
     }
 }

@@ -216,6 +216,6 @@ pub(super) async fn workers(pool: &PgPool) -> Result<Vec<Worker>> {
     found.iter().map(read).collect()
 }
 
-pub(super) async fn now(pool: &PgPool) -> Result<UnixMs> {
-    Ok(UnixMs(sqlx::query_scalar("select now_ms()").fetch_one(pool).await?))
+pub(super) async fn now(db: &mut PgConnection) -> Result<UnixMs> {
+    Ok(UnixMs(sqlx::query_scalar("select now_ms()").fetch_one(db).await?))
 }

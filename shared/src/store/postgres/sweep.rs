@@ -46,6 +46,7 @@ pub(super) async fn ready(
     limit: u32,
     served: &Served,
 ) -> Result<Vec<Bell>> {
+    // What is not served is read past: so many rows of a project, and no more, because this runs every second.
     const SQL: &str = concat!(
         "with recursive ",
         tenants!("$1"),
@@ -54,8 +55,11 @@ pub(super) async fn ready(
          )
          select r.id, tenants.project, $1 as queue, r.priority from tenants, lateral (
            select t.id, t.priority, row_number() over () as turn from (
-             select id, priority from tasks x where state = 'queued' and queue = $1 and project = tenants.project
-               and ",
+             select id, priority from (
+               select id, priority, endpoint, model from tasks
+               where state = 'queued' and queue = $1 and project = tenants.project
+               order by priority desc, id limit 50000) x
+             where ",
         served!("x", "$4", "$5"),
         "
              order by priority desc, id limit (select rows from share)) t) r
@@ -168,6 +172,8 @@ pub(super) async fn forget(pool: &PgPool, limit: u32) -> Result<Forgotten> {
              select project, key from idempotency where expires_at <= now_ms() limit $1 for update skip locked)
          ), workers_gone as (
            delete from workers where reaped and seen_at <= now_ms() - $2
+         ), pauses_gone as (
+           delete from pauses where until <= now_ms() - $2
          )
          select (select count(*) from gone) as tasks, keys from objects"
     );

@@ -114,8 +114,11 @@ pub(super) async fn claim_ready(
         tenants!("lanes.queue"),
         "  select r.* from tenants, lateral (
              select t.id, t.priority, row_number() over () as turn from (
-               select id, priority from tasks x where state = 'queued' and queue = lanes.queue and project = tenants.project
-                 and ",
+               select id, priority from (
+                 select id, priority, endpoint, model from tasks
+                 where state = 'queued' and queue = lanes.queue and project = tenants.project
+                 order by priority desc, id limit 50000) x
+               where ",
         served!("x", "$4", "$5"),
         "
                order by priority desc, id limit $3 * 4) t) r

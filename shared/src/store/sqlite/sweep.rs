@@ -53,8 +53,10 @@ macro_rules! select_ready {
                select t.id, t.project, t.queue, t.priority,
                  row_number() over (partition by t.project order by t.priority desc, t.id) as turn
                from tenants cross join tasks t
-               where t.wake_at > ?3 and t.id in (select c.id from tasks c
-                 where c.state = 'queued' and c.queue = ?1 and c.project = tenants.project and ",
+               where t.wake_at > ?3 and t.id in (select c.id from (
+                 select id, priority, endpoint, model from tasks
+                 where state = 'queued' and queue = ?1 and project = tenants.project
+                 order by priority desc, id limit 50000) c where ",
             served!("c", "?4", "?5"),
             "
                  order by c.priority desc, c.id limit ?2)
@@ -166,6 +168,7 @@ pub(super) async fn forget(db: &mut SqliteConnection, now: UnixMs, limit: u32) -
     let sql = "delete from idempotency where (project, key) in \
                  (select project, key from idempotency where expires_at <= ?1 order by expires_at limit ?2); \
                delete from workers where reaped and seen_at <= ?3; \
+               delete from pauses where until <= ?3; \
                delete from batches where id in (select b.id from batches b where b.result_expires_at <= ?1 \
                  and not exists (select 1 from tasks where batch = b.id) order by b.result_expires_at limit 8) \
                returning id";
