@@ -1,5 +1,5 @@
 //! What happened during a run, as one JSON line each: what clients asked and were told, what the rows went through, what the
-//! model was called for. [`crate::check`] judges it afterwards, without the system.
+//! model was called for. [`crate::check()`] judges it afterwards, without the system.
 
 use serde::{Deserialize, Serialize};
 use std::{

@@ -1,7 +1,7 @@
 //! A TCP proxy that fails on demand: it stands on any edge between two programs.
 //!
 //! One task accepts, obeys the test and lets the connections know; each connection is a task that carries bytes in both
-//! directions ([`carry`]). A fault holds for existing and new connections alike. TCP's word is kept: bytes come in order and
+//! directions ([`mod@carry`]). A fault holds for existing and new connections alike. TCP's word is kept: bytes come in order and
 //! without a hole, or the connection is reset.
 
 mod carry;
