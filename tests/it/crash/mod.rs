@@ -24,7 +24,7 @@ mod upstream_faults;
 mod worker_dies;
 mod zombies;
 
-use harness::{App, History, Load, chat};
+use harness::{App, Client, History, Load, Seen, chat};
 use serde_json::{Value, json};
 
 /// A chat task for the simulated model, asked to behave so.
@@ -46,4 +46,14 @@ fn load(app: &App, history: &History, name: &str) -> Load {
 /// A name for one more load of a run.
 fn fresh_name() -> String {
     format!("load-{:016x}", fastrand::u64(..))
+}
+
+/// Watches a task to its end.
+async fn watch(client: Client, history: History, id: String) -> anyhow::Result<()> {
+    let events = client.events(&id, None, usize::MAX).await?;
+    let watcher = format!("watcher-{:016x} of {id}", fastrand::u64(..));
+    for event in events {
+        history.note(&Seen::Event { watcher: watcher.clone(), seq: event.id, name: event.name });
+    }
+    Ok(())
 }

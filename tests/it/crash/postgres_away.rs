@@ -7,6 +7,7 @@ use anyhow::Context;
 use harness::{App, Fault, Mode, Postgres, Seen, extra_calls, report, size, within};
 use reqwest::Method;
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -132,4 +133,47 @@ async fn clients_hear_of_it_in_time() -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Others have taken every connection that the server has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_connection_is_left() -> anyhow::Result<()> {
+    harness::journey(Mode::Distributed, async |mode| {
+        let mut app = App::with(mode).own_postgres().quick().start().await?;
+        let history = history(&app).await?;
+        load(&app, &history, "before").run(8, |n| task(n, json!({}))).await?;
+        let url = app.database.clone().context("a distributed app has a database")?;
+        let mut others = take_all(&url).await;
+        let mut admin = postgres(&mut app)?.admin().await?;
+        let ours =
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'longhaul'";
+        sqlx::query(ours).execute(&mut admin).await?;
+        // Whoever is quicker has what was set free.
+        others.extend(take_all(&url).await);
+        let turned_away = within(Duration::from_secs(20), "the API has no connection", async || {
+            sqlx::query(ours).execute(&mut admin).await?;
+            others.extend(take_all(&url).await);
+            let asked = Instant::now();
+            let reply = app.client().post("/v1/tasks", &task(0, json!({}))).await?;
+            anyhow::ensure!(matches!(reply.status, 202 | 503), "{reply:?}");
+            anyhow::ensure!(asked.elapsed() < Duration::from_secs(3), "answered after {:?}", asked.elapsed());
+            Ok((reply.status == 503).then_some(reply))
+        })
+        .await?;
+        assert_eq!(turned_away.header("retry-after"), "1");
+        assert_eq!(app.client().get("/healthz").await?.status, 200, "it lives, and waits");
+        drop(others);
+        load(&app, &history, "after").run(8, |n| task(n, json!({}))).await?;
+        app.judge(&history, Duration::from_secs(30)).await.map(drop)
+    })
+    .await
+}
+
+/// Connections, until there are no more.
+async fn take_all(url: &str) -> Vec<PgConnection> {
+    let mut taken = Vec::new();
+    while let Ok(connection) = PgConnection::connect(url).await {
+        taken.push(connection);
+    }
+    taken
 }

@@ -1,6 +1,6 @@
 //! Redis that freezes, dies, forgets its scripts or takes no writes: no worker ends, no call is cut, and claims go on.
 
-use super::{fresh_name, history, load, task};
+use super::{fresh_name, history, load, task, watch};
 use crate::journey::both_transports;
 use anyhow::Context;
 use harness::{App, History, Mode, Redis, Seen, report, size, within};
@@ -21,13 +21,21 @@ async fn forgotten_ids_are_rung_again(mode: Mode) -> anyhow::Result<()> {
     let history = history(&app).await?;
     let mut clients = JoinSet::new();
     clients.spawn(load(&app, &history, "flush").run(tasks, |n| task(n, json!({"ttft_ms": 60}))));
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut watchers) = (Duration::ZERO, JoinSet::new());
     for flush in 1..=flushes {
         let share = tasks * flush / (flushes + 1);
         within(Duration::from_secs(120), "the next part is done", async || {
             Ok((app.model.calls() >= share).then_some(()))
         })
         .await?;
+        let stream = app.client().ask("a stream", json!({"ttft_ms": 60, "itl_ms": 30, "tokens": 60})).await?;
+        history.note(&Seen::Accepted { task: stream.clone(), key: None });
+        watchers.spawn(watch(app.client().clone(), history.clone(), stream.clone()));
+        within(Duration::from_secs(30), "the stream has begun", async || {
+            Ok((!app.executions(&stream).is_empty()).then_some(()))
+        })
+        .await?;
+        sleep(Duration::from_millis(400)).await;
         redis(&mut app)?.flush().await?;
         let (calls, begun) = (app.model.calls(), Instant::now());
         // More than were on their way when it forgot.
@@ -39,6 +47,9 @@ async fn forgotten_ids_are_rung_again(mode: Mode) -> anyhow::Result<()> {
     }
     while let Some(done) = clients.join_next().await {
         done??;
+    }
+    while let Some(watched) = watchers.join_next().await {
+        watched??;
     }
     app.judge(&history, Duration::from_secs(120)).await?;
     report(

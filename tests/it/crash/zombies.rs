@@ -1,8 +1,8 @@
 //! A worker that is frozen for longer than its lease, and then wakes up: it changes nothing, in rows or in streams.
 
-use super::{history, load, task};
+use super::{history, load, task, watch};
 use crate::journey::both_transports;
-use harness::{App, Client, History, Mode, Seen, report, size};
+use harness::{App, History, Mode, report, size};
 use serde_json::json;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
@@ -64,15 +64,6 @@ async fn watch_new(
     for task in newest["data"].as_array().into_iter().flatten() {
         let id = task["id"].as_str().unwrap_or_default().to_owned();
         watchers.spawn(watch(app.client().clone(), history.clone(), id));
-    }
-    Ok(())
-}
-
-async fn watch(client: Client, history: History, id: String) -> anyhow::Result<()> {
-    let events = client.events(&id, None, usize::MAX).await?;
-    let watcher = format!("watcher-{:016x} of {id}", fastrand::u64(..));
-    for event in events {
-        history.note(&Seen::Event { watcher: watcher.clone(), seq: event.id, name: event.name });
     }
     Ok(())
 }
