@@ -21,13 +21,16 @@ pub struct SseEvent {
 }
 
 impl SseEvent {
-    /// One block between empty lines; `None` for a comment.
+    /// One block between empty lines; `None` for a comment, and for the goodbye of a process that ends: it is no event of the task.
     fn parse(block: &str) -> anyhow::Result<Option<Self>> {
         let field = |name: &str| {
             let mut lines = block.lines().filter_map(|line| line.split_once(": "));
             lines.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
         let Some(data) = field("data") else { return Ok(None) };
+        if field("event") == Some("draining") {
+            return Ok(None);
+        }
         let id = field("id").context("an event without an id")?.parse()?;
         let name = field("event").context("an event without a name")?.to_owned();
         Ok(Some(Self { id, name, data: serde_json::from_str(data)? }))

@@ -1,13 +1,14 @@
 //! SIGTERM: running attempts end or are handed over, no request is cut, streams go on elsewhere; and a rolling restart of everything.
 
 use super::{history, load, task};
-use crate::journey::both_transports;
+use crate::journey::{both_modes, both_transports};
 use harness::{App, Client, History, Mode, Seen, extra_calls, report, size};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 both_transports!(a_rolling_restart_loses_and_repeats_nothing, what_does_not_end_in_time_is_handed_over);
+both_modes!(streams_hear_that_their_process_ends);
 
 /// Two APIs and two workers are replaced one after the other, while clients submit and watch.
 async fn a_rolling_restart_loses_and_repeats_nothing(mode: Mode) -> anyhow::Result<()> {
@@ -98,5 +99,27 @@ async fn what_does_not_end_in_time_is_handed_over(mode: Mode) -> anyhow::Result<
         );
     }
     assert!(took >= Duration::from_secs(1), "the grace time was not given: {took:?}");
+    Ok(())
+}
+
+/// The last words of a stream whose process ends: no event, and so no id that a client would come back with.
+async fn streams_hear_that_their_process_ends(mode: Mode) -> anyhow::Result<()> {
+    let mut app = App::with(mode).env("LONGHAUL_WORKER__GRACE", "1s").start().await?;
+    let id = app.client().ask("a long one", json!({"ttft_ms": 30_000})).await?;
+    app.client().reaches(&id, "in_progress").await?;
+    let stream = app.client().open_events(&id, None).await?;
+    let reading = async { anyhow::Ok(stream.text().await?) };
+    let (said, status) = tokio::join!(reading, async {
+        // What is there is told before.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        app.stop_api(0).await
+    });
+    assert!(status?.success());
+    let said = said?;
+    let last = said.trim_end().rsplit("\n\n").next().unwrap_or_default();
+    assert!(
+        last.starts_with("retry: ") && last.contains("event: draining") && !last.contains("id: "),
+        "{said}"
+    );
     Ok(())
 }
