@@ -61,6 +61,7 @@ pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
             }
             // The incarnation may change while the pump waits for a slot: it is looked up last.
             let slots = free_slots(&ctx).await;
+            let _reserved = ctx.reserve(slots.num_permits());
             let Ok(id) = worker.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
             let claimed = next(&ctx, id, slots.num_permits(), &mut outage).await;

@@ -17,7 +17,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) servers: HashMap<String, Server>,
     /// Free slots.
     pub(crate) slots: Arc<Semaphore>,
+    /// Slots that the pump holds for what it is about to claim: free as well.
+    pub(crate) reserved: AtomicUsize,
     /// Attempts whose call is over and whose end is being written, at most as many as there are slots.
     pub(crate) endings: Semaphore,
     /// Held by the one attempt at a task that took its worker down twice.
@@ -74,6 +76,7 @@ impl Context {
             drain,
             servers: client::open(&config)?,
             slots: Arc::new(Semaphore::new(slots(&config))),
+            reserved: AtomicUsize::new(0),
             endings: Semaphore::new(slots(&config)),
             suspect: Semaphore::new(1),
             claim_turn: Semaphore::new(1),
@@ -101,6 +104,20 @@ impl Context {
 
         self.claims.fetch_add(1, Ordering::AcqRel);
         Claiming(&self.claims)
+    }
+
+    /// Counts slots as reserved until the guard is dropped.
+    pub(crate) fn reserve(&self, slots: usize) -> impl Drop {
+        struct Reserved<'a>(&'a AtomicUsize);
+
+        impl Drop for Reserved<'_> {
+            fn drop(&mut self) {
+                self.0.store(0, Ordering::Release);
+            }
+        }
+
+        self.reserved.store(slots, Ordering::Release);
+        Reserved(&self.reserved)
     }
 }
 

@@ -140,9 +140,9 @@ impl Beat {
     }
 }
 
-/// Gives the number of busy slots.
+/// Gives the number of slots with a call.
 fn count_slots(ctx: &Context) -> usize {
-    let free = ctx.slots.available_permits();
+    let free = ctx.slots.available_permits() + ctx.reserved.load(Ordering::Acquire);
     let busy = slots(&ctx.config).saturating_sub(free);
     metrics::gauge!("longhaul_worker_slots", "state" => "busy").set(busy as f64);
     metrics::gauge!("longhaul_worker_slots", "state" => "free").set(free as f64);

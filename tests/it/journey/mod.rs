@@ -4,6 +4,7 @@
 mod bad_input;
 mod batch;
 mod cancel;
+mod figures;
 mod idempotency;
 mod limits;
 mod many;
