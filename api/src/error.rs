@@ -69,6 +69,9 @@ pub(crate) enum ApiError {
     /// An idempotency key that stands for another request.
     #[error("this Idempotency-Key was used for another request: use a new key for a new request")]
     KeyReused,
+    /// An idempotency key whose first request is not answered yet.
+    #[error("a request with this Idempotency-Key is under way: repeat it in a moment")]
+    KeyUnderWay,
     /// The task failed, and its result was asked for.
     #[error("{}", .0.message)]
     Upstream(TaskError),
@@ -117,6 +120,7 @@ impl ApiError {
             Self::KeyReused => {
                 (S::UNPROCESSABLE_ENTITY, INVALID, "idempotency_key_reused", Some("Idempotency-Key"))
             }
+            Self::KeyUnderWay => (S::CONFLICT, INVALID, "idempotency_key_under_way", Some("Idempotency-Key")),
             Self::Upstream(error) => (S::BAD_GATEWAY, "server_error", error.code.as_str(), None),
             Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "server_error", "unavailable", None),
             Self::Full(_) => (S::INSUFFICIENT_STORAGE, "server_error", "storage_full", None),
@@ -188,7 +192,9 @@ impl ApiError {
             }
             // OpenAI's clients repeat every 409 unless told that it changes nothing.
             Self::Conflict(_) => headers.insert("x-should-retry", HeaderValue::from_static("false")),
-            Self::Unavailable(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::Unavailable(_) | Self::KeyUnderWay => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             Self::Full(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10")),
             // The rest of the body is still on its way: it is not worth reading.
             Self::TooLarge { .. } | Self::Slow => {

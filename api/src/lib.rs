@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 mod follow;
 mod gate;
+mod keys;
 mod lines;
 mod list;
 mod listen;

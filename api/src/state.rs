@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use crate::{catalogue::Catalogue, gate::Rule, submit, watcher::Watcher};
+use crate::{catalogue::Catalogue, gate::Rule, keys::Keys, submit, watcher::Watcher};
 use shared::{
     backends::Backends,
     batcher::Batcher,
@@ -26,6 +26,8 @@ pub(crate) struct AppState {
     pub(crate) rule: Rule,
     /// The tenant of every caller: there is one key, so there is one.
     pub(crate) project: ProjectId,
+    /// Idempotency keys under way.
+    pub(crate) keys: Keys,
     /// Submits on their way to a common commit.
     pub(crate) submits: Batcher<NewTask, submit::Committed>,
     /// News of commits on their way to queue and watchers.
@@ -57,6 +59,7 @@ impl AppState {
         Arc::new(Self {
             rule: Rule::new(config.api.key.as_ref().map(shared::config::Secret::expose), listen),
             project: ProjectId::DEFAULT,
+            keys: Keys::default(),
             submits,
             herald,
             watcher,

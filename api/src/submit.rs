@@ -31,6 +31,8 @@ use tokio::{
 
 /// Longest `Prefer: wait`.
 const WAIT_MAX: u64 = 60;
+/// How long a repeat waits for the first request with its key.
+const KEY_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a commit whose reply was lost is repeated.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -101,6 +103,7 @@ async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> V
         (status = 200, description = "Finished within the wait.", body = TaskView),
         (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
         (status = 404, description = "No upstream serves the model.", body = Wrapped),
+        (status = 409, description = "A request with this idempotency key is under way: repeat.", body = Wrapped),
         (status = 413, description = "The body is too large.", body = Wrapped),
         (status = 415, description = "Not JSON.", body = Wrapped),
         (status = 422, description = "The idempotency key was used for another request.", body = Wrapped),
@@ -188,7 +191,15 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
         idempotency,
         batch: None,
     };
-    match timeout(DEADLINE, app.submits.call(new)).await??? {
+    let under_way = key.map(|key| app.keys.begin(&format!("{}/{key}", app.project)));
+    let committed = match under_way {
+        // The same answer as the first one's, or none: it may yet be refused.
+        Some(None) => {
+            timeout(KEY_PATIENCE, app.submits.call(new)).await.map_err(|_| ApiError::KeyUnderWay)?
+        }
+        _ => timeout(DEADLINE, app.submits.call(new)).await?,
+    };
+    match committed?? {
         Submitted::Accepted(task) => Ok((*task, false)),
         Submitted::Replayed(earlier) => Ok((fetch::find(app, earlier).await?, true)),
         Submitted::KeyReused => Err(ApiError::KeyReused),

@@ -2,10 +2,14 @@
 
 use super::{history, task};
 use crate::journey::both_modes;
+use anyhow::Context;
 use harness::{App, Client, Mode, Seen, report, size};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use tokio::task::JoinSet;
 
 both_modes!(one_key_is_one_task);
@@ -48,4 +52,35 @@ async fn one_key_is_one_task(mode: Mode) -> anyhow::Result<()> {
 
 async fn submit(api: &Client, key: &str, body: &Value) -> anyhow::Result<harness::Reply> {
     Client::send(api.request(Method::POST, "/v1/tasks").header("idempotency-key", key).json(body)).await
+}
+
+/// While the first request with a key hangs, its repeats are told so after a second; nobody is told more than is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_under_way_is_said_to_be() -> anyhow::Result<()> {
+    harness::journey(Mode::Distributed, async |mode| {
+        let app = App::with(mode).own_postgres().quick().start().await?;
+        let postgres = app.postgres.as_ref().context("this app has a Postgres of its own")?;
+        let body = task(0, json!({}));
+        // Models are known, so that what follows waits for the commit and nothing else.
+        submit(app.client(), "warm", &body).await?.expect(202)?;
+        postgres.freeze().await?;
+        let begun = Instant::now();
+        let (first, second) = tokio::join!(submit(app.client(), "key", &body), async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let reply = submit(app.client(), "key", &body).await;
+            reply.map(|reply| (reply, begun.elapsed()))
+        });
+        postgres.thaw()?;
+        let (second, waited) = second?;
+        assert_eq!(
+            (first?.status, second.status, second.header("retry-after")),
+            (503, 409, "1"),
+            "{second:?}"
+        );
+        assert!(waited >= Duration::from_secs(1), "{waited:?}");
+        let id = submit(app.client(), "key", &body).await?.expect(202)?["id"].clone();
+        assert_eq!(submit(app.client(), "key", &body).await?.expect(202)?["id"], id);
+        Ok(())
+    })
+    .await
 }
