@@ -100,6 +100,9 @@ points! {
     SweepClosed = "sweep_closed",
 }
 
+/// Whether they are compiled in.
+pub const ENABLED: bool = cfg!(feature = "failpoints");
+
 /// Reads `FAILPOINTS`. Once, at the start of a process.
 pub fn listen() {
     #[cfg(feature = "failpoints")]

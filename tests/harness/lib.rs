@@ -30,7 +30,7 @@ pub use load::{Load, Met};
 pub use postgres::Postgres;
 pub use process::{Process, free_address, output, program};
 pub use proxy::{Fault, FaultProxy};
-pub use services::{Redis, available, fresh_database};
+pub use services::{Redis, available, failpoints, fresh_database};
 pub use simulator::Outage;
 pub use stream::{SseEvent, Watch};
 pub use upstream::ScriptedUpstream;

@@ -34,11 +34,29 @@ pub fn available() -> bool {
 pub(crate) fn found_or_skipped(found: bool, missing: &str, remedy: &str) -> bool {
     assert!(found || env("CI").is_none(), "{missing}: CI must test this ({remedy})");
     if !found {
-        // Not `eprintln!`: the test runner would hide it.
-        use std::io::Write as _;
-        writeln!(std::io::stderr(), "SKIPPED, {missing}: {remedy}").ok();
+        skipped("no Postgres and Redis");
     }
     found
+}
+
+/// Whether processes can be killed at named places. Without them such tests are skipped with a line on stderr, in CI they fail.
+///
+/// # Panics
+/// In CI, if the failpoints are not compiled in.
+#[must_use]
+pub fn failpoints() -> bool {
+    let found = shared::failpoint::ENABLED;
+    assert!(found || env("CI").is_none(), "no failpoints: CI must run the tests by scripts/test");
+    if !found {
+        skipped("no failpoints");
+    }
+    found
+}
+
+fn skipped(why: &str) {
+    // Not `eprintln!`: the test runner would hide it.
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "SKIPPED, {why}: use scripts/test").ok();
 }
 
 fn server_url() -> anyhow::Result<String> {

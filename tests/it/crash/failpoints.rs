@@ -31,6 +31,9 @@ places! {
 }
 
 async fn share(mode: Mode, share: usize, shares: usize) -> anyhow::Result<()> {
+    if !harness::failpoints() {
+        return Ok(());
+    }
     // A lost reply kills nobody: lost_replies.rs has them.
     let deadly: Vec<Point> =
         Point::ALL.iter().copied().filter(|point| !point.name().ends_with("_reply")).collect();

@@ -17,6 +17,9 @@ fn losing(point: &str) -> String {
 }
 
 async fn what_was_committed_counts(mode: Mode) -> anyhow::Result<()> {
+    if !harness::failpoints() {
+        return Ok(());
+    }
     let api = [losing("submit_reply"), losing("cancel_reply")].join(";");
     let worker = [losing("claim_reply"), losing("finish_reply")].join(";");
     let all = [api.clone(), worker.clone()].join(";");
