@@ -157,7 +157,10 @@ pub(crate) async fn release(backends: &Backends, worker: WorkerId, claims: &[(Ta
     match timeout(STORE_PATIENCE, backends.store.release(worker, claims)).await {
         Ok(Ok(changes)) => {
             failpoint::pass(Point::LeaseReleased);
-            tracing::info!(%worker, attempts = changes.len(), "gave attempts back");
+            // None: they ended between the look and the release.
+            if !changes.is_empty() {
+                tracing::info!(%worker, attempts = changes.len(), "gave attempts back");
+            }
             let _ = timeout(STORE_PATIENCE, announce(&*backends.events, &changes)).await;
         }
         failed => {
