@@ -49,9 +49,12 @@ async fn share(mode: Mode, share: usize, shares: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Passed once in a run, however long.
+/// Passed once in the life of a process, or of a run.
 fn is_rare(point: Point) -> bool {
-    matches!(point, Point::SweepReaped | Point::SweepCancelled | Point::LeaseReleased)
+    matches!(
+        point,
+        Point::LeaseRegistered | Point::LeaseReleased | Point::SweepReaped | Point::SweepCancelled
+    )
 }
 
 /// Who dies there: the API, or a worker. Where both pass, the API has been told not to.

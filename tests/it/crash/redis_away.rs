@@ -28,7 +28,10 @@ async fn forgotten_ids_are_rung_again(mode: Mode) -> anyhow::Result<()> {
             Ok((app.model.calls() >= share).then_some(()))
         })
         .await?;
-        let stream = app.client().ask("a stream", json!({"ttft_ms": 60, "itl_ms": 30, "tokens": 60})).await?;
+        // Ahead of the backlog.
+        let mut body = task(flush, json!({"ttft_ms": 60, "itl_ms": 30, "tokens": 60}));
+        body["queue"] = json!("interactive");
+        let stream = app.client().submit(&body).await?;
         history.note(&Seen::Accepted { task: stream.clone(), key: None });
         watchers.spawn(watch(app.client().clone(), history.clone(), stream.clone()));
         within(Duration::from_secs(30), "the stream has begun", async || {
