@@ -80,7 +80,13 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
         _ => {}
     }
     match (mode, is_of_api(point)) {
-        (Mode::Embedded, _) => app.restart_api(0, &[deadly, ("LONGHAUL_SWEEP__PERIOD", "200ms")]).await?,
+        (Mode::Embedded, _) => {
+            let started = app.restart_api(0, &[deadly, ("LONGHAUL_SWEEP__PERIOD", "200ms")]).await;
+            // Some places are passed before it is ready: then it is found dead below.
+            if app.api_process(0).ended()?.is_none() {
+                started?;
+            }
+        }
         (_, true) => {
             app.restart_api(0, &[deadly]).await?;
             app.add_worker()?;
