@@ -15,7 +15,8 @@ pub fn size<T>(small: T, full: T) -> T {
     if file().is_some() { full } else { small }
 }
 
-/// What a drill has shown: one line of the table. `number` is its place in the catalogue of drills.
+/// What a drill has shown: one line of the table. `number` is its place in the catalogue of drills. A figure that is a constant
+/// here is one that the drill has asserted.
 ///
 /// # Errors
 /// The file is not writable.

@@ -30,6 +30,13 @@ pub(crate) struct Pulse {
     throttles: AtomicU32,
 }
 
+impl Pulse {
+    /// The next failure pauses the upstream: it lists its models, which is no proof that it generates.
+    pub(crate) fn doubt(&self, limit: u32) {
+        self.failures.store(limit.saturating_sub(1), Relaxed);
+    }
+}
+
 /// Takes note of what a call came to, and excuses the task where the failure is the upstream's own.
 pub(crate) async fn note(ctx: &Context, server: &Server, outcome: &mut Result<Reply, Failure>) {
     let (pauses, pulse, name) = (&ctx.backends.pauses, &server.pulse, &*server.name);

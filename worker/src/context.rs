@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{RwLock, Semaphore, mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -47,8 +47,10 @@ pub(crate) struct Context {
     pub(crate) reserved: AtomicUsize,
     /// Attempts whose call is over and whose end is being written, at most as many as there are slots.
     pub(crate) endings: Semaphore,
-    /// Held by the one attempt at a task that took its worker down twice.
-    pub(crate) suspect: Semaphore,
+    /// The right to start attempts: shared, or one's own for a task that took its worker down twice.
+    pub(crate) starts: Arc<RwLock<()>>,
+    /// Ids that were rung for and not claimed: such tasks may be among them.
+    pub(crate) doubtful: mpsc::Sender<Vec<TaskId>>,
     /// Held by the one claim that is under way: what the heartbeat makes of `claims` rests on there being no other.
     pub(crate) claim_turn: Semaphore,
     pub(crate) held: Held,
@@ -69,6 +71,7 @@ impl Context {
         backends: Backends,
         config: Arc<Config>,
         drain: CancellationToken,
+        doubtful: mpsc::Sender<Vec<TaskId>>,
         commits: &mut JoinSet<()>,
     ) -> anyhow::Result<Arc<Self>> {
         let herald = Herald::start(commits, &backends);
@@ -78,7 +81,8 @@ impl Context {
             slots: Arc::new(Semaphore::new(slots(&config))),
             reserved: AtomicUsize::new(0),
             endings: Semaphore::new(slots(&config)),
-            suspect: Semaphore::new(1),
+            starts: Arc::default(),
+            doubtful,
             claim_turn: Semaphore::new(1),
             held: Held::default(),
             worker: watch::Sender::new(None),
@@ -193,6 +197,11 @@ impl Held {
         let stop = CancellationToken::new();
         self.lock().insert((task, attempt), Entry { since: Instant::now(), stop: stop.clone() });
         (Hold { held: self.clone(), attempt: (task, attempt) }, stop)
+    }
+
+    /// Whether this attempt is held.
+    pub(crate) fn has(&self, task: TaskId, attempt: u32) -> bool {
+        self.lock().contains_key(&(task, attempt))
     }
 
     /// Number of attempts.

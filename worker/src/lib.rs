@@ -22,6 +22,7 @@ mod json;
 mod lease;
 mod listen;
 mod probe;
+mod quarantine;
 mod retry_after;
 mod run;
 mod tell;
@@ -33,7 +34,7 @@ mod usage;
 use crate::{backend::Leases, context::Context, crew::Crew};
 use shared::{backends::Backends, config::Config};
 use std::sync::Arc;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a worker until `stop`, then drains: stop claiming, let running attempts finish within the grace time, hand over the rest.
@@ -42,9 +43,10 @@ use tokio_util::sync::CancellationToken;
 /// What made it end without being asked to.
 pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut commits = JoinSet::new();
-    let ctx = Context::open(backends, config, stop.child_token(), &mut commits)?;
+    let (doubtful, doubts) = mpsc::channel(quarantine::DOUBTS);
+    let ctx = Context::open(backends, config, stop.child_token(), doubtful, &mut commits)?;
     let (hand, leases) = Leases::channel(context::slots(&ctx.config) + ctx.servers.len());
-    let crew = Crew::start(&ctx, hand, leases.clone()).await?;
+    let crew = Crew::start(&ctx, hand, leases.clone(), doubts).await?;
     backend::serve(&ctx, leases).await;
     crew.end(ctx, commits).await
 }

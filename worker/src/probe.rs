@@ -5,7 +5,7 @@
 
 use crate::{
     catalog,
-    claim::{self, Lease},
+    claim::{self, Lease, Start},
     context::{Context, STORE_PATIENCE},
     upstream::client::Server,
 };
@@ -50,22 +50,25 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
     if !ctx.backends.pauses.probe(upstream, ctx.config.worker.probe_period).await {
         return;
     }
+    let start: Start = Arc::new(ctx.starts.clone().read_owned().await);
     let served = ctx.backends.pauses.waiting_for(upstream);
     let claimed = match draw(ctx, &served).await {
-        Ok(None) => {
-            if catalog::is_alive(server).await {
-                tracing::info!(upstream, "the upstream answers again");
-                ctx.backends.pauses.resume(upstream).await;
-            }
-            return;
-        }
+        Ok(None) => Ok(Vec::new()),
         Ok(Some(id)) => claim::entered(ctx, ctx.backends.store.claim(worker, &[id], &served)).await,
         Err(error) => Err(error),
     };
     match claimed {
+        // Nobody waits for it, or only tasks that no other may run beside.
+        Ok(claimed) if claimed.is_empty() => {
+            if catalog::is_alive(server).await {
+                tracing::info!(upstream, "the upstream answers again");
+                server.pulse.doubt(ctx.config.worker.breaker_failures);
+                ctx.backends.pauses.resume(upstream).await;
+            }
+        }
         Ok(claimed) => {
             tracing::info!(upstream, tasks = claimed.len(), "a task tries the upstream");
-            claim::hand_over(ctx, claimed, slot, hand, Some(server.name.clone()));
+            claim::hand_over(ctx, claimed, slot, hand, Some(server.name.clone()), &start);
         }
         Err(error) => tracing::debug!(?error, upstream, "not tried: the database is away"),
     }

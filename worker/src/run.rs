@@ -7,6 +7,7 @@ use crate::{
     context::Context,
     decide::{decide, overtime},
     finish::{Told, settle, settle_stopped},
+    quarantine,
     tell::Teller,
     upstream::{Call, Reply, client::Server},
 };
@@ -18,30 +19,25 @@ use shared::{
     store::Claimed,
     task::{ErrorCode, Usage},
 };
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 use tokio::{
     sync::SemaphorePermit,
     time::{Instant, timeout, timeout_at},
 };
 
-/// Crashes after which a task runs alone of its kind.
-const SUSPECT_CRASHES: u32 = 2;
-/// After which it is tried again where another such task is running, times its attempts so far, of which 30 count.
-const SUSPECT_WAIT: Duration = Duration::from_millis(500);
-
 /// Runs the attempt and writes what it came to. A stopped attempt writes nothing but the tokens it spent.
 ///
 /// Its slot is free for the next call as soon as its own is over, while its end is being written.
 pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infallible> {
-    let Lease { claimed, stop, since, trial, slot, hold: _hold } = lease;
+    let Lease { claimed, stop, since, trial, start, slot, hold: _hold } = lease;
     let claimed = &claimed;
     let begun = Instant::now();
     let mut spent = None;
     let mut upstream = None;
     let mut teller = Teller::new(ctx.shout.clone(), claimed, stop.clone());
     let deadline = since + claimed.execution_timeout.min(claimed.time_left);
-    let running =
-        AssertUnwindSafe(execute(ctx, claimed, trial, &mut teller, &mut spent, &mut upstream)).catch_unwind();
+    let running = execute(ctx, claimed, trial, &mut teller, &mut spent, &mut upstream);
+    let running = AssertUnwindSafe(quarantine::young(start, running)).catch_unwind();
     let mut answered = false;
     let mut outcome = tokio::select! {
         biased;
@@ -94,11 +90,6 @@ async fn execute(
     spent: &mut Option<Usage>,
     upstream: &mut Option<Arc<str>>,
 ) -> Result<Reply, Failure> {
-    // A task that took down two workers takes down no more than one at a time, and no other suspect with it.
-    let _alone = match claimed.crashes {
-        SUSPECT_CRASHES.. => Some(ctx.suspect.try_acquire().map_err(|_| not_beside_another(claimed))?),
-        _ => None,
-    };
     let body = open(ctx, claimed).await?;
     failpoint::pass(Point::RunOpened);
     failpoint::poison(&body);
@@ -160,13 +151,6 @@ fn count(spent: Option<&Usage>) {
         metrics::counter!("longhaul_tokens_total", "direction" => "output")
             .increment(tokens(usage.output_tokens));
     }
-}
-
-/// To wait here would be to go down with the other one.
-fn not_beside_another(claimed: &Claimed) -> Failure {
-    let wait = SUSPECT_WAIT * claimed.attempt.clamp(1, 30);
-    let message = "waits until another task that has taken workers down has ended";
-    Failure::new(Kind::Throttled(Some(wait)), ErrorCode::WorkerCrashed, message)
 }
 
 fn panicked() -> Failure {

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 /// Appends per script call, and bytes of events after which no other is added: keeps each call around a millisecond of Redis' one
 /// thread.
 const APPENDS_MAX: usize = 128;
-const BYTES_MAX: usize = 256 << 10;
+const BYTES_MAX: usize = 32 << 10;
 
 /// The shout in Redis.
 pub struct RedisEvents {

@@ -157,8 +157,14 @@ pub trait Store: Send + Sync {
     async fn retire(&self, worker: WorkerId) -> Result<()>;
 
     /// Starts the next attempt of those of `ids` that are queued: `attempt + 1`, `in_progress`, for a worker whose lease is
-    /// alive. Ids that do not come back are stale hints, or are not `served` at the moment.
+    /// alive. Ids that do not come back are stale hints, not `served` at the moment, or [`Store::suspects`].
     async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>>;
+
+    /// Those of `ids` that are queued and `served`, and took their worker down [`SUSPECT_CRASHES`] times.
+    async fn suspects(&self, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>>;
+
+    /// As [`Store::claim`], for one of the [`Store::suspects`].
+    async fn claim_suspect(&self, worker: WorkerId, id: TaskId, served: &Served) -> Result<Option<Claimed>>;
 
     /// As [`Store::claim`], for up to `limit` ready tasks of these queues, without a doorbell: for when Redis is away.
     async fn claim_ready(

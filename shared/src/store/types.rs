@@ -9,6 +9,9 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
+/// Crashes after which a task is claimed by [`super::Store::claim_suspect`] alone.
+pub const SUSPECT_CRASHES: u32 = 2;
+
 /// What became of one submitted task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted {

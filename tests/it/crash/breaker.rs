@@ -11,6 +11,7 @@ both_modes!(
     no_task_fails_for_an_outage,
     failures_are_not_repeated_without_end,
     requests_that_always_fail_do_not_keep_others_waiting,
+    a_list_of_models_is_no_proof,
 );
 
 /// The times of a day, shortened: trials every 100 ms instead of 5 s.
@@ -107,4 +108,39 @@ async fn requests_that_always_fail_do_not_keep_others_waiting(mode: Mode) -> any
         assert_eq!(ended["status"] == "completed", good, "{key}: {ended}");
     }
     app.judge(&history, Duration::from_secs(20)).await.map(drop)
+}
+
+/// While nobody waits for it, an upstream that lists its models is tried with the next task, which is not charged if it fails.
+async fn a_list_of_models_is_no_proof(mode: Mode) -> anyhow::Result<()> {
+    let app = hurried(mode).start().await?;
+    let once = |n| {
+        let mut task = task(n, json!({}));
+        task["policy"] = json!({"max_attempts": 1});
+        task
+    };
+    app.model
+        .outage(Some(Outage::parse(&json!({"fault": {"status": 500}})).map_err(anyhow::Error::msg)?))
+        .await;
+    for n in 0..4 {
+        let id = app.client().submit(&once(n)).await?;
+        assert_eq!(app.client().ended(&id).await?["status"], "failed", "its only attempt failed");
+    }
+    // The fifth has it paused. Nobody else waits for it.
+    let fifth = app.client().submit(&once(5)).await?;
+    let said = async |what: &str| {
+        within(Duration::from_secs(10), what, async || {
+            Ok(app.workers[0].said()?.contains(what).then_some(()))
+        })
+        .await
+    };
+    said("the upstream fails again and again").await?;
+    app.client().post(&format!("/v1/tasks/{fifth}/cancel"), &json!({})).await?.expect(200)?;
+    said("the upstream answers again").await?;
+    let calls = app.model.calls();
+    let id = app.client().submit(&once(6)).await?;
+    within(Duration::from_secs(10), "it is called", async || Ok((app.model.calls() > calls).then_some(())))
+        .await?;
+    app.model.outage(None).await;
+    assert_eq!(app.client().ended(&id).await?["status"], "completed");
+    Ok(())
 }

@@ -109,11 +109,7 @@ async fn streams_hear_that_their_process_ends(mode: Mode) -> anyhow::Result<()> 
     app.client().reaches(&id, "in_progress").await?;
     let stream = app.client().open_events(&id, None).await?;
     let reading = async { anyhow::Ok(stream.text().await?) };
-    let (said, status) = tokio::join!(reading, async {
-        // What is there is told before.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        app.stop_api(0).await
-    });
+    let (said, status) = tokio::join!(reading, app.stop_api(0));
     assert!(status?.success());
     let said = said?;
     let last = said.trim_end().rsplit("\n\n").next().unwrap_or_default();

@@ -94,7 +94,7 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
         (_, false) => {
             // The worker first: a process sweeps once when it starts.
             app.add_worker_with(&[deadly])?;
-            sleep(Duration::from_millis(500)).await;
+            has_started(&mut app, point).await?;
             app.restart_api(0, &[idle]).await?;
         }
     }
@@ -113,8 +113,12 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
             }
         }
         if point == Point::LeaseReleased && died == 0 {
+            let running = app.model.running();
             app.client().ask("handed over", json!({"ttft_ms": 3_000})).await?;
-            sleep(Duration::from_millis(300)).await;
+            within(Duration::from_secs(10), "it is called", async || {
+                Ok((app.model.running() > running).then_some(()))
+            })
+            .await?;
             app.workers[0].signal("TERM")?;
         }
         let _ = within(Duration::from_secs(2), "it dies", async || {
@@ -130,6 +134,16 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
         "death at a named place",
         &json!({"mode": mode.name(), "place": point.name(), "skipped": skip, "deaths": died, "broken promises": 0}),
     )
+}
+
+/// Waits until the worker has passed the registration and swept, or is dead.
+async fn has_started(app: &mut App, point: Point) -> anyhow::Result<()> {
+    let worker = &mut app.workers[0];
+    within(Duration::from_secs(10), "the worker has started", async || {
+        let started = point != Point::SweepCancelled && worker.said()?.contains("registered");
+        Ok((started || worker.ended()?.is_some()).then_some(()))
+    })
+    .await
 }
 
 /// Attempts whose worker is dead.

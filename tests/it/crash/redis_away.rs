@@ -34,11 +34,8 @@ async fn forgotten_ids_are_rung_again(mode: Mode) -> anyhow::Result<()> {
         let stream = app.client().submit(&body).await?;
         history.note(&Seen::Accepted { task: stream.clone(), key: None });
         watchers.spawn(watch(app.client().clone(), history.clone(), stream.clone()));
-        within(Duration::from_secs(30), "the stream has begun", async || {
-            Ok((!app.executions(&stream).is_empty()).then_some(()))
-        })
-        .await?;
-        sleep(Duration::from_millis(400)).await;
+        // Into its deltas.
+        app.client().events(&stream, None, 4).await?;
         redis(&mut app)?.flush().await?;
         let (calls, begun) = (app.model.calls(), Instant::now());
         // More than were on their way when it forgot.

@@ -2,7 +2,7 @@
 
 use super::{history, load, task, watch};
 use crate::journey::both_transports;
-use harness::{App, History, Mode, report, size};
+use harness::{App, History, Mode, report, size, within};
 use serde_json::json;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
@@ -21,12 +21,16 @@ async fn it_changes_nothing(mode: Mode) -> anyhow::Result<()> {
     let mut watchers = JoinSet::new();
     for pause in 0..pauses {
         watch_new(&app, &history, &mut watchers).await?;
-        let one = pause as usize % 2;
-        app.workers[one].signal("STOP")?;
+        let worker = &mut app.workers[pause as usize % 2];
+        let incarnations = worker.said()?.matches("registered").count();
+        worker.signal("STOP")?;
         sleep(Duration::from_secs(frozen.into())).await;
-        app.workers[one].signal("CONT")?;
-        sleep(Duration::from_secs(1)).await;
-        app.workers[one].must_run()?;
+        worker.signal("CONT")?;
+        within(Duration::from_secs(10), "it has a new incarnation", async || {
+            Ok((worker.said()?.matches("registered").count() > incarnations).then_some(()))
+        })
+        .await?;
+        worker.must_run()?;
     }
     while let Some(done) = clients.join_next().await {
         done??;

@@ -241,6 +241,12 @@ impl Store for PostgresStore {
     async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
         by_ids!(self, |db| worker::claim(db, worker, ids, served))
     }
+    async fn suspects(&self, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>> {
+        by_ids!(self, |db| worker::suspects(db, ids, served))
+    }
+    async fn claim_suspect(&self, worker: WorkerId, id: TaskId, served: &Served) -> Result<Option<Claimed>> {
+        by_ids!(self, |db| worker::claim_suspect(db, worker, id, served))
+    }
     async fn claim_ready(
         &self,
         worker: WorkerId,

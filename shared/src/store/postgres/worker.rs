@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::ms,
-    store::{Claimed, NewWorker, Result, Served},
+    store::{Claimed, NewWorker, Result, SUSPECT_CRASHES, Served},
     task::{Change, QueueName, TaskId, WorkerId},
 };
 use sqlx::{PgConnection, PgPool};
@@ -86,7 +86,7 @@ pub(super) async fn claim(
     ids: &[TaskId],
     served: &Served,
 ) -> Result<Vec<Claimed>> {
-    const SQL: &str = start!("t.id = any($2)", "$3", "$4");
+    const SQL: &str = start!("t.id = any($2) and t.crashes < $5", "$3", "$4");
     let mut ids = rows::uuids(ids);
     ids.sort_unstable();
     if ids.is_empty() {
@@ -94,8 +94,32 @@ pub(super) async fn claim(
     }
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(worker.0).bind(ids).bind(endpoints).bind(except);
-    let found = query.fetch_all(db).await?;
+    let found = query.bind(codec::int(SUSPECT_CRASHES)).fetch_all(db).await?;
     found.iter().map(rows::claimed).collect()
+}
+
+pub(super) async fn suspects(db: &mut PgConnection, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>> {
+    const SQL: &str = concat!(
+        "select t.id from tasks t where t.id = any($1) and t.state || '' = 'queued' and t.crashes >= $2 and ",
+        served!("t", "$3", "$4")
+    );
+    let (endpoints, except) = served.lists();
+    let query = sqlx::query(SQL).bind(rows::uuids(ids)).bind(codec::int(SUSPECT_CRASHES));
+    let query = query.bind(endpoints).bind(except);
+    query.fetch_all(db).await?.iter().map(|row| Ok(TaskId(get(row, "id")?))).collect()
+}
+
+pub(super) async fn claim_suspect(
+    db: &mut PgConnection,
+    worker: WorkerId,
+    id: TaskId,
+    served: &Served,
+) -> Result<Option<Claimed>> {
+    const SQL: &str = start!("t.id = $2 and t.crashes >= $5", "$3", "$4");
+    let (endpoints, except) = served.lists();
+    let query = sqlx::query(SQL).bind(worker.0).bind(id.0).bind(endpoints).bind(except);
+    let found = query.bind(codec::int(SUSPECT_CRASHES)).fetch_optional(db).await?;
+    found.as_ref().map(rows::claimed).transpose()
 }
 
 pub(super) async fn claim_ready(
@@ -115,10 +139,10 @@ pub(super) async fn claim_ready(
         "  select r.* from tenants, lateral (
              select t.id, t.priority, row_number() over () as turn from (
                select id, priority from (
-                 select id, priority, endpoint, model from tasks
+                 select id, priority, endpoint, model, crashes from tasks
                  where state = 'queued' and queue = lanes.queue and project = tenants.project
                  order by priority desc, id limit 50000) x
-               where ",
+               where x.crashes < $6 and ",
         served!("x", "$4", "$5"),
         "
                order by priority desc, id limit $3 * 4) t) r
@@ -132,7 +156,8 @@ pub(super) async fn claim_ready(
     let queues: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(worker.0).bind(queues).bind(i64::from(limit));
-    let found = query.bind(endpoints).bind(except).fetch_all(pool).await?;
+    let query = query.bind(endpoints).bind(except).bind(codec::int(SUSPECT_CRASHES));
+    let found = query.fetch_all(pool).await?;
     found.iter().map(rows::claimed).collect()
 }
 

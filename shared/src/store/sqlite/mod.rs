@@ -127,6 +127,15 @@ impl Store for SqliteStore {
         self.write(move |db, now| worker::claim(db, now, worker, ids, served).boxed()).await
     }
 
+    async fn suspects(&self, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>> {
+        self.read(|db| worker::suspects(db, ids, served)).await
+    }
+
+    async fn claim_suspect(&self, worker: WorkerId, id: TaskId, served: &Served) -> Result<Option<Claimed>> {
+        let served = served.clone();
+        self.write(move |db, now| worker::claim_suspect(db, now, worker, id, served).boxed()).await
+    }
+
     async fn claim_ready(
         &self,
         worker: WorkerId,

@@ -1,7 +1,7 @@
 //! Leases and claims.
 
 use super::{
-    super::{Claimed, NewWorker, Served, Worker},
+    super::{Claimed, NewWorker, SUSPECT_CRASHES, Served, Worker},
     rows::{self, Fault, from_json, id_list, json, millis},
     sweep::select_ready,
     upstreams::{self, served},
@@ -61,17 +61,58 @@ pub(super) async fn claim(
     ids: Vec<TaskId>,
     served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
+    start(db, now, worker, ids, served, 0..SUSPECT_CRASHES).await
+}
+
+/// See [`super::super::Store::suspects`].
+pub(super) async fn suspects(
+    db: impl SqliteExecutor<'_>,
+    ids: &[TaskId],
+    served: &Served,
+) -> Result<Vec<TaskId>, Fault> {
+    const SQL: &str = concat!(
+        "select id from tasks where id in (select unhex(value) from json_each(?1)) and state = 'queued' \
+           and crashes >= ?2 and ",
+        served!("tasks", "?3", "?4")
+    );
+    let (endpoints, except) = upstreams::lists(served);
+    let query = sqlx::query(SQL).bind(id_list(ids.iter().map(|id| id.0))).bind(SUSPECT_CRASHES);
+    let found = query.bind(endpoints).bind(except).fetch_all(db).await?;
+    found.iter().map(|row| Ok(TaskId(row.try_get("id")?))).collect()
+}
+
+/// See [`super::super::Store::claim_suspect`].
+pub(super) async fn claim_suspect(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    id: TaskId,
+    served: Served,
+) -> Result<Option<Claimed>, Fault> {
+    Ok(start(db, now, worker, vec![id], served, SUSPECT_CRASHES..u32::MAX).await?.pop())
+}
+
+/// Starts those that crashed so many times.
+async fn start(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    ids: Vec<TaskId>,
+    served: Served,
+    crashes: std::ops::Range<u32>,
+) -> Result<Vec<Claimed>, Fault> {
     const SQL: &str = concat!(
         "update tasks set attempt = attempt + 1, state = 'in_progress', started_by = ?1, started_at = ?2, \
                  last_seq = last_seq + 1, wake_at = expires_at \
                where id in (select unhex(value) from json_each(?3)) and state = 'queued' and wake_at > ?2 \
                  and exists (select 1 from workers where id = ?1 and not reaped and lease_until > ?2) and ",
         served!("tasks", "?4", "?5"),
-        " returning id, attempt"
+        " and crashes >= ?6 and crashes < ?7 returning id, attempt"
     );
     let wanted = id_list(ids.iter().map(|id| id.0));
     let (endpoints, except) = upstreams::lists(&served);
     let query = sqlx::query(SQL).bind(worker.0).bind(now.0).bind(wanted).bind(endpoints).bind(except);
+    let query = query.bind(crashes.start).bind(crashes.end);
     let started = query.fetch_all(&mut *db).await?;
     if started.is_empty() {
         return Ok(Vec::new());

@@ -112,12 +112,21 @@ async fn crashes(store: &dyn Store) {
 async fn too_many_crashes(store: &dyn Store) {
     let sent = new_task();
     accept(store, &sent).await;
+    let suspects = async || store.suspects(&[sent.id, TaskId::new()], &Served::All).await.expect("suspects");
     for _ in 1..CRASHES_MAX {
+        assert!(suspects().await.is_empty());
         abandoned(store, &sent).await;
         sweep_until(store, &sent, State::Scheduled, || reap(store)).await;
         sweep_until(store, &sent, State::Queued, || due(store)).await;
     }
+    assert_eq!(suspects().await, [sent.id]);
+    let worker = new_worker(store).await;
+    let nothing = store.claim(worker, &[sent.id], &Served::All).await.expect("claim");
+    assert!(nothing.is_empty(), "a suspect is not claimed with others");
+    let ready = store.claim_ready(worker, std::slice::from_ref(&sent.queue), 10, &Served::All).await;
+    assert!(ready.expect("claim").is_empty(), "nor where there is no queue");
     abandoned(store, &sent).await;
+    assert!(suspects().await.is_empty(), "it runs");
     let task = sweep_until(store, &sent, State::Failed, || reap(store)).await;
     assert_eq!((task.crashes, task.attempt), (CRASHES_MAX, CRASHES_MAX));
     assert_eq!(task.error.map(|error| error.code), Some(ErrorCode::WorkerCrashed));
