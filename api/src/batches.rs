@@ -11,7 +11,7 @@ use crate::{
     wanted,
 };
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     response::Response,
 };
 use bytes::Bytes;
@@ -124,7 +124,7 @@ fn answer(batch: &Batch) -> Response {
         (status = 503, description = "The database is away: repeat.", body = Wrapped),
     )
 )]
-pub(crate) async fn create(State(app): State<App>, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
+pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
     let wanted: WantedBatch = parse::read(&bytes)?;
     let window = lines::window(&wanted.completion_window)?;
     let metadata = wanted.metadata.as_ref().map(wanted::check_metadata).transpose()?;
@@ -278,7 +278,7 @@ pub(crate) async fn find(app: &App, id: BatchId) -> Result<Batch, ApiError> {
         (status = 404, description = "No such batch.", body = Wrapped),
     )
 )]
-pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn get(app: App, Path(id): Path<String>) -> Result<Response, ApiError> {
     Ok(answer(&find(&app, parse::batch_id(&id)?).await?))
 }
 
@@ -294,15 +294,8 @@ pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Resul
         (status = 400, description = "Not valid: `param` names the parameter.", body = Wrapped),
     )
 )]
-pub(crate) async fn list(State(app): State<App>, Query(pairs): Query<Pairs>) -> Result<Response, ApiError> {
-    let (mut limit, mut after) = (list::LIMIT, None);
-    for (name, value) in &pairs {
-        match name.as_str() {
-            "limit" => limit = list::limit(value)?,
-            "after" => after = Some(value.parse().map_err(|_| list::unknown_cursor(value))?),
-            _ => return Err(list::unknown(name, &["limit", "after"])),
-        }
-    }
+pub(crate) async fn list(app: App, Query(pairs): Query<Pairs>) -> Result<Response, ApiError> {
+    let (limit, after) = list::place(&pairs)?;
     if let Some(after) = after {
         find(&app, after).await.map_err(|error| match error {
             ApiError::NotFound { .. } => list::unknown_cursor(after),
@@ -310,12 +303,8 @@ pub(crate) async fn list(State(app): State<App>, Query(pairs): Query<Pairs>) -> 
         })?;
     }
     let page = patiently(&app, app.backends.store.batches(app.project, after, limit)).await?;
-    let ids = (
-        page.items.first().map(|batch| batch.id.to_string()),
-        page.items.last().map(|batch| batch.id.to_string()),
-    );
-    let data = page.items.iter().map(BatchView::new).collect();
-    Ok(view::respond(StatusCode::OK, view::json(&List::new(data, ids, page.has_more))))
+    let list = List::of(&page, |batch| batch.id, BatchView::new);
+    Ok(view::respond(StatusCode::OK, view::json(&list)))
 }
 
 /// Cancel a batch.
@@ -329,7 +318,7 @@ pub(crate) async fn list(State(app): State<App>, Query(pairs): Query<Pairs>) -> 
     )
 )]
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     MaybeJson(_): MaybeJson,
 ) -> Result<Response, ApiError> {

@@ -1,16 +1,25 @@
 //! The API's description and the pages that show it. Everything is served from here: nothing is loaded from elsewhere.
 
-use crate::{admin, batches, list, results, state::App, stream, submit, tasks, view, ws};
+use crate::{
+    admin, batches, health, list, models, queues, results,
+    routes::{self, Needs},
+    state::Shared,
+    stream, submit, tasks, view, ws,
+};
 use axum::{
     Router,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use std::sync::LazyLock;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        Content, PathItem, Ref, ResponseBuilder,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -32,29 +41,68 @@ const REDOC_PAGE: &str = r#"<!doctype html>
     paths(
         submit::create, list::tasks, tasks::get, tasks::delete, tasks::result, stream::events, tasks::cancel,
         tasks::retry, ws::open, batches::create, batches::list, batches::get, batches::cancel, results::results,
-        admin::models, admin::model, admin::queues, admin::livez, admin::readyz, admin::healthz, admin::metrics, openapi,
+        models::list, models::get, queues::list, admin::projects::create, admin::projects::list, admin::keys::create,
+        admin::keys::list, admin::keys::rotate, admin::keys::revoke, admin::audit::list, health::livez, health::readyz,
+        health::healthz, health::metrics, openapi,
     ),
-    modifiers(&Key),
-    security(("key" = [])),
+    modifiers(&Security),
     tags(
         (name = "tasks", description = "One request to a model each."),
         (name = "batches", description = "Many requests with a common window, in OpenAI's form."),
         (name = "models", description = "What is served, in OpenAI's form."),
         (name = "queues", description = "The lanes that tasks wait in."),
+        (name = "admin", description = "Projects and keys: for the operator."),
         (name = "health", description = "For whoever runs this."),
     ),
 )]
 struct Description;
 
-/// The way to show a key.
-struct Key;
+/// Who may: every operation with the scope it needs, and what it answers to those who have it not.
+struct Security;
 
-impl Modify for Key {
+impl Modify for Security {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let scheme = scheme.description(Some(
+            "An API key, or a token of the identity provider. The scopes are those that it needs.",
+        ));
         let components = description.components.get_or_insert_default();
-        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+        components.add_security_scheme("key", SecurityScheme::Http(scheme.build()));
+        for (path, item) in &mut description.paths.paths {
+            for (method, operation) in operations(item) {
+                secure(operation, routes::needs(Some(&routes::routed(path)), &method));
+            }
+        }
     }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let all =
+        [(Method::GET, &mut item.get), (Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn secure(operation: &mut Operation, needs: Needs) {
+    let scopes = match needs {
+        Needs::Nothing => {
+            operation.security = Some(vec![SecurityRequirement::default()]);
+            return;
+        }
+        Needs::Caller => Vec::new(),
+        Needs::Scope(scope) => vec![scope.as_str()],
+    };
+    operation.security = Some(vec![SecurityRequirement::new("key", scopes)]);
+    let refusals = [("401", "No valid key or token."), ("403", "The key has not the scope for this.")];
+    for (status, why) in refusals {
+        let content = Content::new(Some(Ref::from_schema_name("ErrorResponse")));
+        let response = ResponseBuilder::new().description(why).content("application/json", content);
+        operation.responses.responses.insert(status.to_owned(), response.build().into());
+    }
+}
+
+/// Whether a route is one of the pages that show the description.
+pub(crate) fn is_page(route: &str) -> bool {
+    matches!(route, "/redoc" | "/redoc.js" | "/docs") || route.starts_with("/docs/")
 }
 
 /// The API's description.
@@ -82,7 +130,7 @@ pub(crate) async fn openapi() -> Response {
 }
 
 /// Swagger UI at `/docs`, Redoc at `/redoc`.
-pub(crate) fn pages() -> Router<App> {
+pub(crate) fn pages() -> Router<Shared> {
     let config = Config::new(["/openapi.json"]).validator_url("none");
     let script = async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], REDOC).into_response();
     Router::from(SwaggerUi::new("/docs").config(config))

@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use shared::{batcher::Closed, objects, store, task::RequestId, task::TaskError};
+use shared::{batcher::Closed, identity::Scope, objects, store, task::RequestId, task::TaskError};
 use std::{error::Error as StdError, sync::Arc};
 
 type Cause = Arc<dyn StdError + Send + Sync>;
@@ -27,9 +27,15 @@ pub(crate) enum ApiError {
         /// Path of the field.
         param: Option<String>,
     },
-    /// The caller may not.
-    #[error("{0}")]
-    Unauthorized(&'static str),
+    /// Nobody knows the caller: nothing shown, or nothing that is good. Which of them is nobody's business.
+    #[error(
+        "no valid API key or token: send one as Authorization: Bearer <key>. `longhaul keys create` makes keys; without any, only \
+         callers on this machine are served."
+    )]
+    Unauthorized,
+    /// The caller's credential is not for this.
+    #[error("this needs a key with the scope {}", .0.as_str())]
+    Forbidden(Scope),
     /// There is no such thing, or it is another project's.
     #[error("{message}")]
     NotFound {
@@ -109,7 +115,8 @@ impl ApiError {
         use StatusCode as S;
         let (status, kind, code, param) = match self {
             Self::Invalid { code, param, .. } => (S::BAD_REQUEST, INVALID, *code, param.as_deref()),
-            Self::Unauthorized(_) => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
+            Self::Unauthorized => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
+            Self::Forbidden(_) => (S::FORBIDDEN, "permission_error", "insufficient_scope", None),
             Self::NotFound { code, param, .. } => (S::NOT_FOUND, INVALID, *code, *param),
             Self::Method => (S::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", None),
             Self::Slow => (S::REQUEST_TIMEOUT, INVALID, "request_timeout", None),
@@ -187,8 +194,13 @@ impl ApiError {
     /// Headers that tell clients what to do next.
     fn hint(&self, headers: &mut HeaderMap) {
         match self {
-            Self::Unauthorized(_) => {
+            Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            }
+            Self::Forbidden(scope) => {
+                let challenge = format!(r#"Bearer error="insufficient_scope", scope="{}""#, scope.as_str());
+                let challenge = HeaderValue::try_from(challenge).expect("scopes are ASCII");
+                headers.insert(header::WWW_AUTHENTICATE, challenge)
             }
             // OpenAI's clients repeat every 409 unless told that it changes nothing.
             Self::Conflict(_) => headers.insert("x-should-retry", HeaderValue::from_static("false")),

@@ -19,9 +19,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(2_500);
 
 /// Longest time for a large body on its way to or from the object store.
 pub(crate) const DEADLINE_BODY: Duration = Duration::from_secs(30);
+
 /// Longest time for a question that may read or write much. A database that says nothing at all is not waited for: see
 /// [`patiently`].
 const DEADLINE_LONG: Duration = Duration::from_secs(10);
+
 /// Between two looks whether the database is there.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -36,12 +38,11 @@ pub(crate) async fn patiently<T>(
     let silence = async {
         loop {
             sleep(LOOK).await;
-            let failed = match timeout(DEADLINE - LOOK, app.backends.store.now()).await {
-                Ok(Ok(_)) => continue,
-                Ok(Err(error)) => error,
-                Err(_) => store::Error::silent(),
-            };
-            return failed;
+            match timeout(DEADLINE - LOOK, app.backends.store.now()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return store::Error::silent(),
+            }
         }
     };
     tokio::select! {

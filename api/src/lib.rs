@@ -7,17 +7,22 @@
 
 mod admin;
 mod batches;
+mod browser;
 mod catalogue;
 mod docs;
 mod error;
 mod fetch;
 mod follow;
 mod gate;
-mod keys;
+mod health;
+mod idempotency;
+mod identity;
 mod lines;
 mod list;
 mod listen;
+mod models;
 mod parse;
+mod queues;
 mod results;
 mod routes;
 mod state;
@@ -55,7 +60,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let address = listener.local_addr()?;
-    let app = AppState::start(&mut tasks, backends, config.clone(), address.ip(), stop.clone());
+    let app = AppState::start(&mut tasks, backends, config.clone(), address.ip(), stop.clone())?;
     tracing::info!(%address, "the API listens");
     // Who asks whether we are ready hears no for a while before nobody answers at all.
     let closed = CancellationToken::new();

@@ -7,17 +7,15 @@ use crate::{
     state::App,
     view::{self, Beside, TaskView},
 };
-use axum::{
-    extract::{Query, State},
-    response::Response,
-};
+use axum::{extract::Query, response::Response};
 use http::StatusCode;
 use serde::Serialize;
 use shared::{
     clock::UnixMs,
-    store::ListQuery,
+    store::{ListQuery, Page},
     task::{QueueName, TaskId},
 };
+use std::{fmt::Display, str::FromStr};
 use tokio::time::timeout;
 
 /// Rows of a page that names no limit.
@@ -37,6 +35,17 @@ impl<T> List<T> {
     /// The envelope around a page; `ids` are its first and last ids.
     pub(crate) fn new(data: Vec<T>, ids: (Option<String>, Option<String>), has_more: bool) -> Self {
         Self { object: "list", data, first_id: ids.0, last_id: ids.1, has_more }
+    }
+
+    /// The envelope around a page of rows, each with its id.
+    pub(crate) fn of<'p, R, I: Display>(
+        page: &'p Page<R>,
+        id: impl Fn(&'p R) -> I,
+        view: impl Fn(&'p R) -> T,
+    ) -> Self {
+        let name = |row: Option<&'p R>| row.map(|row| id(row).to_string());
+        let ids = (name(page.items.first()), name(page.items.last()));
+        Self::new(page.items.iter().map(view).collect(), ids, page.has_more)
     }
 }
 
@@ -65,7 +74,7 @@ pub(crate) type Pairs = Vec<(String, String)>;
         (status = 400, description = "Not valid: `param` names the parameter.", body = Wrapped),
     )
 )]
-pub(crate) async fn tasks(State(app): State<App>, Query(pairs): Query<Pairs>) -> Result<Response, ApiError> {
+pub(crate) async fn tasks(app: App, Query(pairs): Query<Pairs>) -> Result<Response, ApiError> {
     let query = query(&pairs)?;
     if let Some(after) = query.after
         && timeout(DEADLINE, app.backends.store.get(app.project, after)).await??.is_none()
@@ -74,16 +83,28 @@ pub(crate) async fn tasks(State(app): State<App>, Query(pairs): Query<Pairs>) ->
     }
     let page = patiently(&app, app.backends.store.list(app.project, &query)).await?;
     let beside = Beside::default();
-    let ids = (
-        page.items.first().map(|task| task.id.to_string()),
-        page.items.last().map(|task| task.id.to_string()),
-    );
-    let data = page.items.iter().map(|task| TaskView::new(task, &beside)).collect();
-    Ok(view::respond(StatusCode::OK, view::json(&List::new(data, ids, page.has_more))))
+    let list = List::of(&page, |task| task.id, |task| TaskView::new(task, &beside));
+    Ok(view::respond(StatusCode::OK, view::json(&list)))
+}
+
+/// The place in a listing that has no filters: `limit` and `after`.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub(crate) fn place<I: FromStr>(pairs: &Pairs) -> Result<(u32, Option<I>), ApiError> {
+    let (mut most, mut after) = (LIMIT, None);
+    for (name, value) in pairs {
+        match name.as_str() {
+            "limit" => most = limit(value)?,
+            "after" => after = Some(value.parse().map_err(|_| unknown_cursor(value))?),
+            _ => return Err(unknown(name, &["limit", "after"])),
+        }
+    }
+    Ok((most, after))
 }
 
 /// The answer to a cursor that names nothing.
-pub(crate) fn unknown_cursor(after: impl std::fmt::Display) -> ApiError {
+pub(crate) fn unknown_cursor(after: impl Display) -> ApiError {
     ApiError::invalid("after", format!("Nothing with id '{after}' to list after."))
 }
 

@@ -3,7 +3,7 @@
 //! A body is parsed without looking where in it the parser stands; only when that fails is it parsed again, slower, to name
 //! the place.
 
-use crate::{error::ApiError, state::App};
+use crate::{error::ApiError, state::Shared};
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
@@ -25,10 +25,10 @@ pub(crate) struct JsonBody(pub(crate) Bytes);
 /// A JSON body that may be missing. Clients differ in the content type that they send with nothing.
 pub(crate) struct MaybeJson(pub(crate) Option<Bytes>);
 
-impl FromRequest<App> for JsonBody {
+impl FromRequest<Shared> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &Shared) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::MediaType);
         }
@@ -36,10 +36,10 @@ impl FromRequest<App> for JsonBody {
     }
 }
 
-impl FromRequest<App> for MaybeJson {
+impl FromRequest<Shared> for MaybeJson {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &Shared) -> Result<Self, ApiError> {
         let declared = is_json(request.headers());
         let body = collect(request.into_body(), app.config.api.body_bytes_max).await?;
         match (body.trim_ascii().is_empty(), declared) {

@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::Path,
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -64,7 +64,7 @@ struct Pages {
         (status = 404, description = "No such batch.", body = Wrapped),
     )
 )]
-pub(crate) async fn results(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn results(app: App, Path(id): Path<String>) -> Result<Response, ApiError> {
     let batch = batches::find(&app, parse::batch_id(&id)?).await?.id;
     let pages = Pages { app, batch, after: None, over: false };
     let body = stream::try_unfold(pages, |mut pages| async {
@@ -78,6 +78,9 @@ impl Pages {
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         if self.over {
             return Ok(None);
+        }
+        if !self.app.visitor.is_good() {
+            return Err(ApiError::Unauthorized);
         }
         let query = ListQuery {
             states: TaskState::ALL.into_iter().filter(|state| state.is_terminal()).collect(),

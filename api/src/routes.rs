@@ -1,53 +1,130 @@
-//! The whole URL table on one page.
+//! The whole URL table on one page: every operation with what it needs of its caller.
 
 use crate::{
-    admin, batches, docs, error::ApiError, gate, list, results, state::App, stream, submit, tasks, ws,
+    admin, batches, browser, docs, error::ApiError, gate, health, list, models, queues, results,
+    state::Shared, stream, submit, tasks, ws,
 };
-use axum::{
-    Router,
-    middleware::from_fn_with_state,
-    routing::{MethodRouter, get, post},
-};
+use axum::{Router, handler::Handler, middleware::from_fn_with_state, routing::MethodRouter};
+use http::Method;
+use shared::identity::Scope;
+use std::{collections::HashMap, sync::LazyLock};
+
+/// What an operation needs of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing: everybody may.
+    Nothing,
+    /// A credential.
+    Caller,
+    /// A credential with this scope.
+    Scope(Scope),
+}
+
+/// A path with its operations.
+struct Place {
+    path: &'static str,
+    needs: Vec<(Method, Needs)>,
+    methods: MethodRouter<Shared>,
+}
+
+/// A path without operations yet.
+fn at(path: &'static str) -> Place {
+    Place { path, needs: Vec::new(), methods: MethodRouter::new() }
+}
+
+/// One method of a [`Place`].
+macro_rules! method {
+    ($name:ident, $method:ident) => {
+        fn $name<H: Handler<T, Shared>, T: 'static>(mut self, needs: Needs, handler: H) -> Self {
+            self.needs.push((Method::$method, needs));
+            self.methods = self.methods.$name(handler);
+            self
+        }
+    };
+}
+
+impl Place {
+    method!(get, GET);
+    method!(post, POST);
+    method!(delete, DELETE);
+}
+
+const SUBMIT: Needs = Needs::Scope(Scope::Submit);
+const READ: Needs = Needs::Scope(Scope::Read);
+const BATCH: Needs = Needs::Scope(Scope::Batch);
+const ADMIN: Needs = Needs::Scope(Scope::Admin);
+const NOTHING: Needs = Needs::Nothing;
 
 /// Every path, but the pages that show the documentation.
-fn table() -> Vec<(&'static str, MethodRouter<App>)> {
+fn table() -> Vec<Place> {
     vec![
         // Tasks
-        ("/v1/tasks", post(submit::create).get(list::tasks)),
-        ("/v1/tasks/{id}", get(tasks::get).delete(tasks::delete)),
-        ("/v1/tasks/{id}/result", get(tasks::result)),
-        ("/v1/tasks/{id}/events", get(stream::events)),
-        ("/v1/tasks/{id}/cancel", post(tasks::cancel)),
-        ("/v1/tasks/{id}/retry", post(tasks::retry)),
-        ("/v1/ws", get(ws::open)),
+        at("/v1/tasks").post(SUBMIT, submit::create).get(READ, list::tasks),
+        at("/v1/tasks/{id}").get(READ, tasks::get).delete(SUBMIT, tasks::delete),
+        at("/v1/tasks/{id}/result").get(READ, tasks::result),
+        at("/v1/tasks/{id}/events").get(READ, stream::events),
+        at("/v1/tasks/{id}/cancel").post(SUBMIT, tasks::cancel),
+        at("/v1/tasks/{id}/retry").post(SUBMIT, tasks::retry),
+        at("/v1/ws").get(READ, ws::open),
         // Batches
-        ("/v1/batches", post(batches::create).get(batches::list)),
-        ("/v1/batches/{id}", get(batches::get)),
-        ("/v1/batches/{id}/cancel", post(batches::cancel)),
-        ("/v1/batches/{id}/results", get(results::results)),
+        at("/v1/batches").post(BATCH, batches::create).get(READ, batches::list),
+        at("/v1/batches/{id}").get(READ, batches::get),
+        at("/v1/batches/{id}/cancel").post(BATCH, batches::cancel),
+        at("/v1/batches/{id}/results").get(READ, results::results),
         // What is here
-        ("/v1/models", get(admin::models)),
-        ("/v1/models/{*id}", get(admin::model)),
-        ("/v1/queues", get(admin::queues)),
+        at("/v1/models").get(READ, models::list),
+        at("/v1/models/{*id}").get(READ, models::get),
+        at("/v1/queues").get(READ, queues::list),
+        // Who there is
+        at("/v1/admin/projects").post(ADMIN, admin::projects::create).get(ADMIN, admin::projects::list),
+        at("/v1/admin/keys").post(ADMIN, admin::keys::create).get(ADMIN, admin::keys::list),
+        at("/v1/admin/keys/{id}/rotate").post(ADMIN, admin::keys::rotate),
+        at("/v1/admin/keys/{id}/revoke").post(ADMIN, admin::keys::revoke),
+        at("/v1/admin/audit").get(ADMIN, admin::audit::list),
         // Health, for whoever runs this
-        ("/livez", get(admin::livez)),
-        ("/readyz", get(admin::readyz)),
-        ("/healthz", get(admin::livez)),
-        ("/metrics", get(admin::metrics)),
-        ("/openapi.json", get(docs::openapi)),
+        at("/livez").get(NOTHING, health::livez),
+        at("/readyz").get(NOTHING, health::readyz),
+        at("/healthz").get(NOTHING, health::livez),
+        at("/metrics").get(ADMIN, health::metrics),
+        at("/openapi.json").get(NOTHING, docs::openapi),
     ]
 }
 
+/// What the operation needs; a path that is not in the table needs a caller, so that strangers do not learn what is there.
+pub(crate) fn needs(path: Option<&str>, method: &Method) -> Needs {
+    static NEEDS: LazyLock<HashMap<&str, Vec<(Method, Needs)>>> =
+        LazyLock::new(|| table().into_iter().map(|place| (place.path, place.needs)).collect());
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    match path {
+        Some(path) if docs::is_page(path) => Needs::Nothing,
+        Some(path) => NEEDS
+            .get(path)
+            .and_then(|needs| needs.iter().find(|(known, _)| known == method))
+            .map_or(Needs::Caller, |(_, needs)| *needs),
+        None => Needs::Caller,
+    }
+}
+
+/// A path of the description as the table has it: OpenAPI has no word for a parameter that spans slashes.
+pub(crate) fn routed(path: &str) -> String {
+    path.replace("/v1/models/{id}", "/v1/models/{*id}")
+}
+
 /// The routes with the gate around them.
-pub(crate) fn router(app: App) -> Router {
+pub(crate) fn router(app: Shared) -> Router {
     let routes =
-        table().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
-    routes
+        table().into_iter().fold(Router::new(), |router, place| router.route(place.path, place.methods));
+    let cors = browser::cors(&app.config.api);
+    let routes = routes
         .merge(docs::pages())
         .fallback(async || ApiError::not_found("No such path: GET /openapi.json lists those that there are."))
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(app.clone(), gate::gate))
-        .with_state(app)
+        .with_state(app);
+    match cors {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
 }
 
 #[cfg(test)]
@@ -55,12 +132,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_description_covers_every_route() {
+    fn the_description_covers_every_operation() {
         let described = serde_json::to_value(crate::docs::description()).expect("a description is JSON");
-        let described: BTreeSet<String> =
-            described["paths"].as_object().expect("an object").keys().cloned().collect();
-        // OpenAPI has no word for a parameter that spans slashes.
-        let routed = super::table().into_iter().map(|(path, _)| path.replace("{*", "{")).collect();
-        assert_eq!(described, routed);
+        let paths = described["paths"].as_object().expect("an object").iter();
+        let described: BTreeSet<(String, String)> = paths
+            .flat_map(|(path, operations)| {
+                let methods = operations.as_object().expect("an object").keys();
+                methods.map(|method| (path.clone(), method.to_uppercase()))
+            })
+            .collect();
+        let routed = super::table().into_iter().flat_map(|place| {
+            let path = place.path.replace("{*", "{");
+            assert_eq!(super::routed(&path), place.path);
+            place.needs.into_iter().map(move |(method, _)| (path.clone(), method.to_string()))
+        });
+        assert_eq!(described, routed.collect());
     }
 }

@@ -1,6 +1,15 @@
-//! What all requests share.
+//! What all requests share, and what each has of its own: who calls.
 
-use crate::{catalogue::Catalogue, gate::Rule, keys::Keys, submit, watcher::Watcher};
+use crate::{
+    catalogue::Catalogue,
+    error::ApiError,
+    idempotency::Unanswered,
+    identity::{Identity, Visitor},
+    submit,
+    watcher::Watcher,
+};
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 use shared::{
     backends::Backends,
     batcher::Batcher,
@@ -9,12 +18,12 @@ use shared::{
     news::Herald,
     task::{NewTask, ProjectId},
 };
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The shared state, as handlers get it.
-pub(crate) type App = Arc<AppState>;
+/// What all requests share, as the router holds it.
+pub(crate) type Shared = Arc<AppState>;
 
 /// What all requests share.
 pub(crate) struct AppState {
@@ -23,11 +32,9 @@ pub(crate) struct AppState {
     /// The configuration.
     pub(crate) config: Arc<Config>,
     /// Who may call.
-    pub(crate) rule: Rule,
-    /// The tenant of every caller: there is one key, so there is one.
-    pub(crate) project: ProjectId,
+    pub(crate) identity: Identity,
     /// Idempotency keys under way.
-    pub(crate) keys: Keys,
+    pub(crate) unanswered: Unanswered,
     /// Submits on their way to a common commit.
     pub(crate) submits: Batcher<NewTask, submit::Committed>,
     /// News of commits on their way to queue and watchers.
@@ -46,20 +53,23 @@ pub(crate) struct AppState {
 
 impl AppState {
     /// Starts what runs beside the requests, on `tasks`.
+    ///
+    /// # Errors
+    /// No HTTP client for the identity provider can be made.
     pub(crate) fn start(
         tasks: &mut JoinSet<()>,
         backends: Backends,
         config: Arc<Config>,
         listen: IpAddr,
         stop: CancellationToken,
-    ) -> App {
+    ) -> anyhow::Result<Shared> {
         let herald = Herald::start(tasks, &backends);
         let watcher = Watcher::start(tasks, backends.store.clone(), stop.clone());
         let submits = submit::batcher(tasks, backends.store.clone(), herald.clone());
-        Arc::new(Self {
-            rule: Rule::new(config.api.key.as_ref().map(shared::config::Secret::expose), listen),
-            project: ProjectId::DEFAULT,
-            keys: Keys::default(),
+        let identity = Identity::start(tasks, backends.registry.clone(), &config, listen, stop.clone())?;
+        Ok(Arc::new(Self {
+            identity,
+            unanswered: Unanswered::default(),
             submits,
             herald,
             watcher,
@@ -69,6 +79,41 @@ impl AppState {
             started_at: UnixMs::now(),
             backends,
             config,
-        })
+        }))
+    }
+}
+
+/// One request's view of it all: what it may see and make is its caller's. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    shared: Shared,
+    /// Who calls.
+    pub(crate) visitor: Arc<Visitor>,
+    /// The caller's tenant.
+    pub(crate) project: ProjectId,
+}
+
+impl App {
+    /// The caller, as the audit log names it.
+    pub(crate) fn actor(&self) -> String {
+        self.visitor.caller.credential.to_string()
+    }
+}
+
+impl Deref for App {
+    type Target = AppState;
+
+    fn deref(&self) -> &AppState {
+        &self.shared
+    }
+}
+
+impl FromRequestParts<Shared> for App {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+        // The gate lets nobody through to a handler of this kind without one.
+        let visitor = parts.extensions.get::<Arc<Visitor>>().cloned().ok_or(ApiError::Unauthorized)?;
+        Ok(Self { shared: shared.clone(), project: visitor.caller.project, visitor })
     }
 }

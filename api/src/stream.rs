@@ -21,7 +21,7 @@ use crate::{
 };
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -79,7 +79,7 @@ struct Line {
     )
 )]
 pub(crate) async fn events(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     Query(query): Query<Cursor>,
     headers: HeaderMap,
@@ -125,6 +125,7 @@ impl Line {
             told = next => told,
             // The client comes back with its cursor, to another process. Not all at once.
             () = self.app.stop.cancelled() => return self.farewell(),
+            () = self.app.visitor.leaves() => return None,
         };
         let event = match told {
             Ok(event) => event?,

@@ -11,7 +11,7 @@ use crate::{
     wait,
     wanted::{self, Wanted},
 };
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use shared::{
@@ -112,7 +112,7 @@ async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> V
     )
 )]
 pub(crate) async fn create(
-    State(app): State<App>,
+    app: App,
     headers: HeaderMap,
     JsonBody(bytes): JsonBody,
 ) -> Result<Response, ApiError> {
@@ -191,7 +191,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
         idempotency,
         batch: None,
     };
-    let under_way = key.map(|key| app.keys.begin(&format!("{}/{key}", app.project)));
+    let under_way = key.map(|key| app.unanswered.begin(&format!("{}/{key}", app.project)));
     let committed = match under_way {
         // The same answer as the first one's, or none: it may yet be refused.
         Some(None) => {

@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -57,7 +57,7 @@ pub(crate) struct Look {
     )
 )]
 pub(crate) async fn get(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     query: Result<Query<Look>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
@@ -128,7 +128,7 @@ async fn in_full(
         (status = 502, description = "It failed.", body = Wrapped),
     )
 )]
-pub(crate) async fn result(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn result(app: App, Path(id): Path<String>) -> Result<Response, ApiError> {
     use task::State as S;
     let task = fetch::find(&app, parse::task_id(&id)?).await?;
     let gone = |message: &str, code| ApiError::Gone { message: message.to_owned(), code };
@@ -179,7 +179,7 @@ pub(crate) async fn result(State(app): State<App>, Path(id): Path<String>) -> Re
     )
 )]
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     MaybeJson(body): MaybeJson,
 ) -> Result<Response, ApiError> {
@@ -230,7 +230,7 @@ pub(crate) async fn stop(app: &App, id: TaskId, reason: Option<&str>) -> Result<
     )
 )]
 pub(crate) async fn retry(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     MaybeJson(body): MaybeJson,
 ) -> Result<Response, ApiError> {
@@ -285,7 +285,7 @@ pub(crate) struct Force {
     )
 )]
 pub(crate) async fn delete(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     query: Result<Query<Force>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {

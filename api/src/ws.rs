@@ -17,7 +17,7 @@ use crate::{
 };
 use axum::{
     extract::{
-        State, WebSocketUpgrade,
+        WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket},
     },
     response::Response,
@@ -26,6 +26,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::{
     events::{Lagged, Subscription},
+    identity::Scope,
     task::{RequestId, Topic},
 };
 use std::{
@@ -59,7 +60,7 @@ const PAUSE: Duration = Duration::from_secs(1);
     get, path = "/v1/ws", tag = "tasks", operation_id = "open_socket",
     responses((status = 101, description = "From here on JSON text frames: subscribe, resume, unsubscribe, task.create, task.cancel, ping."))
 )]
-pub(crate) async fn open(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
+pub(crate) async fn open(app: App, upgrade: WebSocketUpgrade) -> Response {
     let token = app.sockets.token();
     upgrade
         .protocols(["tasks.v1"])
@@ -113,6 +114,7 @@ impl Connection {
         while open {
             let step = tokio::select! {
                 () = self.app.stop.cancelled() => return farewell(socket).await,
+                () = self.app.visitor.leaves() => return show_out(socket).await,
                 Some(told) = self.inbox.recv() => write(&mut socket, Message::text(told)).await,
                 Some(ended) = self.followers.join_next() => {
                     self.forget(ended.ok());
@@ -157,6 +159,11 @@ impl Connection {
         };
         let (id, asked) = ws_protocol::parse(&text, self.app.project);
         let id = id.as_deref();
+        let changes = matches!(asked, Ok(Ask::Create { .. } | Ask::Cancel { .. }));
+        let asked = match changes && !self.app.visitor.caller.may(Scope::Submit) {
+            true => Err(ApiError::Forbidden(Scope::Submit)),
+            false => asked,
+        };
         let done = match asked {
             Ok(Ask::Ping) => Ok(Say::Pong { id }.text()),
             Ok(Ask::Subscribe(wishes)) => return self.subscribe(id, wishes, socket).await,
@@ -342,6 +349,17 @@ async fn write(socket: &mut WebSocket, message: Message) -> Result<(), Closed> {
     match timeout(WRITE_MAX, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Closed),
+    }
+}
+
+/// The credential has ended.
+async fn show_out(mut socket: WebSocket) {
+    let close = CloseFrame {
+        code: axum::extract::ws::close_code::POLICY,
+        reason: "the key or token has ended".into(),
+    };
+    if write(&mut socket, Message::Close(Some(close))).await.is_err() {
+        tracing::debug!("a socket was gone before its farewell");
     }
 }
 

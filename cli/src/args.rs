@@ -30,6 +30,20 @@ pub(crate) enum Command {
     Sim(SimArgs),
     /// Bring the database's schema up to date
     Migrate(CommonArgs),
+    /// Make, list, rotate and revoke API keys, on the database itself
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+        #[command(flatten)]
+        registry: RegistryArgs,
+    },
+    /// Make and list projects, on the database itself
+    Projects {
+        #[command(subcommand)]
+        command: ProjectsCommand,
+        #[command(flatten)]
+        registry: RegistryArgs,
+    },
     /// The effective configuration
     Config {
         #[command(subcommand)]
@@ -123,6 +137,71 @@ pub(crate) enum ConfigCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+}
+
+/// Where the registry is, and how to print what it holds.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct RegistryArgs {
+    /// Configuration file [env: LONGHAUL_CONFIG] [default: longhaul.toml, if there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Data folder of `longhaul serve` [default: longhaul-data]
+    #[arg(long, value_name = "FOLDER", global = true)]
+    data_dir: Option<String>,
+    /// Postgres [env: DATABASE_URL]
+    #[arg(long, value_name = "URL", global = true)]
+    database_url: Option<String>,
+    /// How to print: for a person, as JSON, or ids only
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t, global = true)]
+    pub(crate) output: Form,
+}
+
+impl RegistryArgs {
+    pub(crate) fn flags(&self) -> Flags {
+        // A folder that is named is meant, whatever URLs the environment has.
+        let embedded = self.data_dir.is_some() && self.database_url.is_none();
+        Flags { file: self.config.clone(), embedded, ..Flags::default() }
+            .with("data_dir", "--data-dir", self.data_dir.clone())
+            .with("database.url", "--database-url", self.database_url.clone())
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key; prints it for the only time
+    Create {
+        /// Its project, by name or id; a new name makes a new project
+        #[arg(short, long)]
+        project: String,
+        /// What it may do, with commas: submit, read, batch, webhooks, admin
+        #[arg(short, long)]
+        scopes: String,
+        /// What people call it
+        #[arg(short, long, default_value = "")]
+        name: String,
+        /// Ends it by itself after a time such as 30d
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        expires_in: Option<Duration>,
+    },
+    /// Print keys, newest first, those that have ended too
+    List,
+    /// Make a key with the same rights; the old one ends after a while
+    Rotate {
+        id: String,
+        /// How long the old one still works
+        #[arg(long, value_name = "TIME", value_parser = time, default_value = "24h")]
+        overlap: Duration,
+    },
+    /// End a key: refused everywhere within 5 s
+    Revoke { id: String },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ProjectsCommand {
+    /// Make a project
+    Create { name: String },
+    /// Print projects, by name
+    List,
 }
 
 /// How to reach the server, and how to print what it says.

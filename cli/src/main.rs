@@ -6,6 +6,7 @@ mod batches;
 mod client;
 mod demo;
 mod follow;
+mod keys;
 mod output;
 mod roles;
 mod serve;
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
         }
         Command::Sim(args) => process::run(USUAL_LOG, async |stop| roles::sim(args, stop).await),
         Command::Migrate(args) => process::run(QUIET_LOG, async |_| roles::migrate(&args.flags()).await),
+        Command::Keys { command, registry } => keys::keys(&registry, &command),
+        Command::Projects { command, registry } => keys::projects(&registry, &command),
         Command::Config { command: ConfigCommand::Show { origin, common } } => {
             process::run(QUIET_LOG, async |_| show(&common.flags(), origin))
         }

@@ -210,7 +210,8 @@ pub(crate) fn batches(body: &[u8], batches: &[Batch], form: Form) -> Outcome {
     listed(&["ID", "STATUS", "TOTAL", "COMPLETED", "FAILED", "CREATED"], rows, form)
 }
 
-fn listed(head: &[&str], rows: Vec<Vec<String>>, form: Form) -> Outcome {
+/// Prints rows under their heads.
+pub(crate) fn listed(head: &[&str], rows: Vec<Vec<String>>, form: Form) -> Outcome {
     let lines: Vec<String> = if form == Form::Id {
         rows.iter().map(|row| row[0].clone()).collect()
     } else {
@@ -251,7 +252,8 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn age(created_at: f64) -> String {
+/// How long ago this was, Unix seconds.
+pub(crate) fn age(created_at: f64) -> String {
     let seconds = (UnixMs::now().0 as f64 / 1000.0 - created_at).max(0.0);
     match seconds {
         s if s < 120.0 => format!("{s:.0} s ago"),

@@ -4,6 +4,7 @@ use crate::banner;
 use shared::{
     backends::Backends,
     config::{self, Config, ENDPOINTS, Flags, Mode, Secret, Upstream},
+    identity::ApiKey,
     process::{self, Failure},
     rooms::Rooms,
 };
@@ -137,7 +138,7 @@ fn ensure_key(config: &mut Config) -> Result<Option<Secret>, Failure> {
             Ok(None)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = Secret::generate();
+            let key = Secret::from(ApiKey::generate());
             keep(&path, &key).map_err(cannot)?;
             config.api.key = Some(key.clone());
             Ok(Some(key))

@@ -6,7 +6,7 @@ use crate::{
     objects::Objects,
     pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
-    store::{PostgresStore, SqliteStore, Store},
+    store::{PostgresStore, Registry, SqliteStore, Store},
 };
 use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
 use std::{path::Path, sync::Arc};
@@ -16,6 +16,8 @@ use std::{path::Path, sync::Arc};
 pub struct Backends {
     /// The truth.
     pub store: Arc<dyn Store>,
+    /// Who there is.
+    pub registry: Arc<dyn Registry>,
     /// The doorbell.
     pub queue: Arc<dyn Queue>,
     /// The shout.
@@ -67,9 +69,10 @@ impl Backends {
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
                 let objects = config.objects.url.as_deref().map(object_store_at).transpose()?;
-                let store: Arc<dyn Store> = Arc::new(store);
+                let store = Arc::new(store);
                 Ok(Self {
                     pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
+                    registry: store.clone(),
                     store,
                     queue,
                     events: Arc::new(events),
@@ -91,9 +94,10 @@ impl Backends {
             Some(url) => object_store_at(url)?,
             None => folder_store(&folder)?,
         };
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store = Arc::new(store);
         Ok(Self {
             pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
+            registry: store.clone(),
             store,
             queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),
             events: Arc::new(MemoryEvents::new()),

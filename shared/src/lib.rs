@@ -5,6 +5,8 @@
 
 pub mod task;
 
+pub mod identity;
+
 pub mod clock;
 
 pub mod config;

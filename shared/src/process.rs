@@ -36,8 +36,8 @@ pub enum Failure {
     Listen(SocketAddr, #[source] std::io::Error),
     /// Strangers could reach the API.
     #[error(
-        "api.listen is {0}, which others can reach, and there is no API key: set LONGHAUL_API_KEY (or LONGHAUL_API_KEY_FILE), \
-         or listen on 127.0.0.1"
+        "api.listen is {0}, which others can reach, and there is no API key: make one with `longhaul keys create`, set \
+         LONGHAUL_API_KEY (or LONGHAUL_API_KEY_FILE), or listen on 127.0.0.1"
     )]
     NoKey(SocketAddr),
     /// Two processes cannot share what is kept in memory.
@@ -130,9 +130,9 @@ where
 {
     let config = Arc::new(config::load(flags)?);
     needs_company("the API", &config)?;
-    needs_key(&config)?;
     let listener = listen(config.api.listen).await?;
     let backends = Backends::open(&config).await?;
+    needs_key(&config, &backends).await?;
     tracing::info!(listen = %config.api.listen, version = env!("CARGO_PKG_VERSION"), "api started");
     let mut rooms = Rooms::new();
     rooms.open("api", |stop| serve(listener, backends.clone(), config.clone(), stop));
@@ -176,10 +176,14 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| Failure::Listen(address, error))
 }
 
-/// Refuses to be reachable by strangers without a key.
-fn needs_key(config: &Config) -> Result<(), Failure> {
-    let safe = config.api.listen.ip().is_loopback() || config.api.key.is_some();
-    if safe { Ok(()) } else { Err(Failure::NoKey(config.api.listen)) }
+/// Refuses to be reachable by strangers without a key that anybody could have.
+async fn needs_key(config: &Config, backends: &Backends) -> Result<(), Failure> {
+    let safe =
+        config.api.listen.ip().is_loopback() || config.api.key.is_some() || config.jwt.issuer.is_some();
+    if safe || backends.registry.has_keys().await.map_err(|error| Failure::Role(error.to_string()))? {
+        return Ok(());
+    }
+    Err(Failure::NoKey(config.api.listen))
 }
 
 /// Refuses to share what is kept in one process's memory.

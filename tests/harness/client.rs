@@ -12,6 +12,7 @@ use std::time::Duration;
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    key: Option<String>,
 }
 
 /// An HTTP answer, read to its end.
@@ -72,7 +73,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(90))
             .build()?;
-        Ok(Self { http, base: base.into() })
+        Ok(Self { http, base: base.into(), key: None })
     }
 
     /// Where the API is.
@@ -81,9 +82,19 @@ impl Client {
         &self.base
     }
 
+    /// The same client with a key or token to show.
+    #[must_use]
+    pub fn with_key(&self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self.clone() }
+    }
+
     /// A request yet to be sent.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     /// Sends a request and reads the answer to its end.
@@ -208,6 +219,6 @@ impl Client {
     /// # Errors
     /// It was refused.
     pub async fn watch(&self) -> anyhow::Result<Watch> {
-        Watch::open(&self.base).await
+        Watch::open(&self.base, self.key.as_deref()).await
     }
 }

@@ -16,6 +16,7 @@ mod process;
 mod proxy;
 mod services;
 mod stream;
+mod tenant;
 mod upstream;
 
 pub use app::{App, Builder, Edge, Edges, Mode, journey, logs_folder};
@@ -33,4 +34,5 @@ pub use proxy::{Fault, FaultProxy};
 pub use services::{Redis, available, failpoints, fresh_database};
 pub use simulator::Outage;
 pub use stream::{SseEvent, Watch};
+pub use tenant::Tenant;
 pub use upstream::ScriptedUpstream;

@@ -1,7 +1,7 @@
 //! How the value of one setting is read and shown. A reader accepts what a file holds (a typed TOML value) and what a flag
 //! or the environment holds (a string); what it refuses it explains by the limit that was missed.
 
-use super::Secret;
+use super::{KeySource, Secret};
 use crate::{queue::Transport, task::QueueName};
 use std::{net::SocketAddr, time::Duration};
 use toml::Value;
@@ -40,6 +40,18 @@ pub(super) struct Transports;
 
 /// Names of queues: a list, or one string with commas.
 pub(super) struct Queues;
+
+/// A JWK set: a file, or a URL.
+pub(super) struct Jwks;
+
+/// Names of asymmetric signature algorithms: a list, or one string with commas.
+pub(super) struct Algorithms;
+
+/// Origins of pages: a list, or one string with commas.
+pub(super) struct Origins;
+
+const ALGORITHMS: [&str; 9] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 impl<T: TryFrom<u64> + Copy + TryInto<u64>> Codec<T> for Count {
     fn read(&self, value: &Value) -> Result<T, String> {
@@ -154,13 +166,81 @@ impl Codec<Transport> for Transports {
     }
 }
 
+impl Codec<KeySource> for Jwks {
+    fn read(&self, value: &Value) -> Result<KeySource, String> {
+        let expected =
+            || "expected a file with a JWK set, or its URL: https, or http on this machine".to_owned();
+        let text = value.as_str().filter(|text| !text.is_empty()).ok_or_else(expected)?;
+        if !text.contains("://") {
+            return Ok(KeySource::File(text.into()));
+        }
+        let url = text.parse::<http::Uri>().map_err(|_| expected())?;
+        let here = matches!(url.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
+        match url.scheme_str() {
+            Some("https") => Ok(KeySource::Url(text.to_owned())),
+            Some("http") if here => Ok(KeySource::Url(text.to_owned())),
+            _ => Err(expected()),
+        }
+    }
+
+    fn show(&self, value: &KeySource) -> Option<String> {
+        Some(match value {
+            KeySource::File(path) => quoted(&path.display().to_string()),
+            KeySource::Url(url) => quoted(url),
+        })
+    }
+}
+
+impl Codec<Vec<String>> for Origins {
+    fn read(&self, value: &Value) -> Result<Vec<String>, String> {
+        let names =
+            names(value).map(|names| names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>());
+        let names = names.filter(|names| names.iter().all(|name| is_origin(name)));
+        let names =
+            names.ok_or("expected origins such as https://app.example.com, without a path; * is none")?;
+        Ok(names.into_iter().map(str::to_owned).collect())
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        Algorithms.show(value)
+    }
+}
+
+/// `scheme://host[:port]`, as browsers send it.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        host.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@'))
+            && host == host.to_ascii_lowercase()
+    })
+}
+
+impl Codec<Vec<String>> for Algorithms {
+    fn read(&self, value: &Value) -> Result<Vec<String>, String> {
+        let names = names(value)
+            .filter(|names| !names.is_empty() && names.iter().all(|name| ALGORITHMS.contains(name)));
+        let names = names.ok_or_else(|| format!("expected one or more of {}", ALGORITHMS.join(", ")))?;
+        Ok(names.into_iter().map(str::to_owned).collect())
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        let names: Vec<String> = value.iter().map(|name| quoted(name)).collect();
+        Some(format!("[{}]", names.join(", ")))
+    }
+}
+
+/// A list of names, or one string with commas.
+fn names(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::String(text) => Some(text.split(',').map(str::trim).collect()),
+        Value::Array(items) => items.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
+}
+
 impl Codec<Vec<QueueName>> for Queues {
     fn read(&self, value: &Value) -> Result<Vec<QueueName>, String> {
-        let names: Option<Vec<&str>> = match value {
-            Value::String(text) => Some(text.split(',').map(str::trim).collect()),
-            Value::Array(items) => items.iter().map(Value::as_str).collect(),
-            _ => None,
-        };
+        let names = names(value);
         let queues: Option<Vec<QueueName>> =
             names.and_then(|names| names.into_iter().map(QueueName::new).collect());
         queues.filter(|queues| !queues.is_empty()).ok_or_else(|| {

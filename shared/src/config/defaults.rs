@@ -1,6 +1,6 @@
 //! The values of everything that nobody set.
 
-use super::{Api, Config, Lease, Mode, Objects, Worker};
+use super::{Api, Config, Jwt, Lease, Mode, Objects, Worker};
 use crate::{
     queue::{Lane, Transport},
     task::{Backoff, Policy, QueueName},
@@ -28,12 +28,21 @@ impl Config {
             api: Api {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
                 key: None,
+                cors_origins: Vec::new(),
                 body_bytes_max: 16 << 20,
                 connections_max: 16_384,
                 header_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(75),
                 drain_delay: Duration::ZERO,
                 grace: Duration::from_secs(10),
+            },
+            jwt: Jwt {
+                issuer: None,
+                audience: None,
+                jwks: None,
+                algorithms: ["RS256", "ES256", "EdDSA"].map(str::to_owned).into(),
+                project_claim: "project".to_owned(),
+                scopes_claim: "scope".to_owned(),
             },
             worker: Worker {
                 slots: 64,

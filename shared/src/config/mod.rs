@@ -54,6 +54,8 @@ pub struct Config {
     pub mode: Mode,
     /// The API.
     pub api: Api,
+    /// Tokens of an identity provider.
+    pub jwt: Jwt,
     /// The worker.
     pub worker: Worker,
     /// The lanes, heaviest first.
@@ -85,6 +87,8 @@ pub struct Api {
     pub listen: SocketAddr,
     /// The key that callers must show; `None`: loopback callers only.
     pub key: Option<Secret>,
+    /// Origins whose pages may call, as browsers write them.
+    pub cors_origins: Vec<String>,
     /// Longest request body, bytes.
     pub body_bytes_max: usize,
     /// Connections at once.
@@ -97,6 +101,32 @@ pub struct Api {
     pub drain_delay: Duration,
     /// Time for running requests at shutdown.
     pub grace: Duration,
+}
+
+/// Which tokens of an identity provider are taken: none, unless `issuer`, `audience` and `jwks` are set.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// What `iss` must be.
+    pub issuer: Option<String>,
+    /// What must be in `aud`.
+    pub audience: Option<String>,
+    /// Where the public keys are.
+    pub jwks: Option<KeySource>,
+    /// Signature algorithms, all of them asymmetric.
+    pub algorithms: Vec<String>,
+    /// The claim that names the project.
+    pub project_claim: String,
+    /// The claim that lists the scopes.
+    pub scopes_claim: String,
+}
+
+/// Where a JWK set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// In a file.
+    File(PathBuf),
+    /// At an `https` URL, or an `http` one on this machine.
+    Url(String),
 }
 
 /// The worker's settings.

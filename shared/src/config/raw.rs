@@ -5,7 +5,10 @@
 
 use super::{
     Config, ENDPOINTS, Mode, Route, Secret, Upstream,
-    codec::{Address, Bytes, Codec, Count, Hidden, Maybe, Queues, Text, Time, Transports, quoted, spelled},
+    codec::{
+        Address, Algorithms, Bytes, Codec, Count, Hidden, Jwks, Maybe, Origins, Queues, Text, Time,
+        Transports, quoted, spelled,
+    },
 };
 use crate::{
     queue::{APALIS_WINDOW_MAX, Lane, Transport},
@@ -69,12 +72,19 @@ pub(super) const KEYS: &[Key] = &[
     mode_key!("redis.url", true, Mode::Distributed { redis_url, .. } => Hidden.show(redis_url)),
     key!("api.listen", api.listen, Address),
     Key { secret: true, ..key!("api.key", api.key, Maybe(Hidden)) },
+    key!("api.cors_origins", api.cors_origins, Origins),
     key!("api.body_bytes_max", api.body_bytes_max, Bytes(1 << 10, 1 << 30)),
     key!("api.connections_max", api.connections_max, Count(1, 1_000_000)),
     key!("api.header_timeout", api.header_timeout, SHORT),
     key!("api.idle_timeout", api.idle_timeout, SHORT),
     key!("api.drain_delay", api.drain_delay, Time(Duration::ZERO, DAY)),
     key!("api.grace", api.grace, SHORT),
+    key!("jwt.issuer", jwt.issuer, Maybe(Text)),
+    key!("jwt.audience", jwt.audience, Maybe(Text)),
+    key!("jwt.jwks", jwt.jwks, Maybe(Jwks)),
+    key!("jwt.algorithms", jwt.algorithms, Algorithms),
+    key!("jwt.project_claim", jwt.project_claim, Text),
+    key!("jwt.scopes_claim", jwt.scopes_claim, Text),
     key!("worker.slots", worker.slots, Count(1, 100_000)),
     key!("worker.queues", worker.queues, Queues),
     key!("worker.listen", worker.listen, Maybe(Address)),
@@ -137,6 +147,18 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.policy.backoff.max < config.policy.backoff.base {
         let least = spelled(config.policy.backoff.base);
         return Err(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
+    }
+    let jwt = &config.jwt;
+    for (key, set) in [
+        ("jwt.issuer", jwt.issuer.is_some()),
+        ("jwt.audience", jwt.audience.is_some()),
+        ("jwt.jwks", jwt.jwks.is_some()),
+    ] {
+        if !set && (jwt.issuer.is_some() || jwt.audience.is_some() || jwt.jwks.is_some()) {
+            let expected =
+                "expected a value, because tokens need all of jwt.issuer, jwt.audience and jwt.jwks";
+            return Err((key, expected.to_owned()));
+        }
     }
     let by_apalis = config.transport == Transport::Apalis && matches!(config.mode, Mode::Distributed { .. });
     if by_apalis && config.window > APALIS_WINDOW_MAX {

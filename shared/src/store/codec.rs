@@ -1,6 +1,7 @@
 //! What both engines share: how words, numbers and JSON are kept in columns, and what a database's error means to callers.
 
 use super::{BatchState, Error, Result};
+use crate::identity::{Digest, Scopes};
 use crate::task::{ErrorCode, QueueName, Relay, State, TaskError, Usage};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
@@ -103,6 +104,16 @@ pub(super) fn relay(word: &str) -> Result<Relay> {
 /// The column's queue name.
 pub(super) fn queue(name: &str) -> Result<QueueName> {
     QueueName::new(name).ok_or(Error::Unreadable { column: "queue" })
+}
+
+/// The column's scopes.
+pub(super) fn scopes(names: &str) -> Result<Scopes> {
+    names.parse().map_err(|_| Error::Unreadable { column: "scopes" })
+}
+
+/// The column's digest.
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
+    bytes.try_into().map_err(|_| Error::Unreadable { column: "digest" })
 }
 
 /// A JSON column's text.

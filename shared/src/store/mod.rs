@@ -7,11 +7,13 @@
 
 mod codec;
 mod postgres;
+mod registry;
 mod served;
 mod sqlite;
 mod types;
 
 pub use postgres::PostgresStore;
+pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry};
 pub use served::{Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;

@@ -107,6 +107,14 @@ id!(
     RequestId, "req_"
 );
 id!(
+    /// One API key: names it, opens nothing.
+    KeyId, "key_"
+);
+id!(
+    /// One entry of the audit log.
+    ActId, "act_"
+);
+id!(
     /// One project: the tenant that every row belongs to.
     ProjectId, "proj_"
 );

@@ -3,6 +3,7 @@
 mod apalis;
 mod events;
 mod queue;
+mod registry;
 mod samples;
 mod store;
 
@@ -20,13 +21,16 @@ async fn store_in_sqlite() -> anyhow::Result<()> {
     let store = SqliteStore::open(&folder.path().join("longhaul.db")).await?;
     store.migrate().await?;
     store::all(&store).await;
+    registry::all(&store).await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_in_postgres() -> anyhow::Result<()> {
     if available() {
-        store::all(&PostgresStore::open(&fresh_database().await?, 16).await?).await;
+        let store = PostgresStore::open(&fresh_database().await?, 16).await?;
+        store::all(&store).await;
+        registry::all(&store).await;
     }
     Ok(())
 }

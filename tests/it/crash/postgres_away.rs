@@ -135,6 +135,29 @@ async fn clients_hear_of_it_in_time() -> anyhow::Result<()> {
     .await
 }
 
+/// Who calls cannot be found out either, once what is known of the key is old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_no_reason_to_wait() -> anyhow::Result<()> {
+    harness::journey(Mode::Distributed, async |mode| {
+        let mut app = App::with(mode).workers(0).own_postgres().start().await?;
+        let tenant = app.tenant("acme", "read").await?;
+        assert_eq!(tenant.client.get("/v1/tasks").await?.status, 200);
+        postgres(&mut app)?.freeze().await?;
+        let frozen = Instant::now();
+        while frozen.elapsed() < Duration::from_secs(6) {
+            let asked = Instant::now();
+            assert_eq!(tenant.client.get("/v1/tasks").await?.status, 503);
+            assert!(asked.elapsed() < Duration::from_secs(3), "answered after {:?}", asked.elapsed());
+        }
+        postgres(&mut app)?.thaw()?;
+        within(Duration::from_secs(10), "the key is good again", async || {
+            Ok((tenant.client.get("/v1/tasks").await?.status == 200).then_some(()))
+        })
+        .await
+    })
+    .await
+}
+
 /// Others have taken every connection that the server has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_is_left() -> anyhow::Result<()> {

@@ -3,14 +3,18 @@
 
 mod bad_input;
 mod batch;
+mod browser;
 mod cancel;
 mod figures;
 mod idempotency;
+mod keys;
 mod limits;
 mod many;
 mod relay;
 mod stream;
 mod submit;
+mod tenants;
+mod tokens;
 
 /// Makes three tests of each journey: `<journey>::embedded`, `<journey>::distributed`, `<journey>::apalis`.
 macro_rules! both_modes {

@@ -9,6 +9,7 @@ mod connections;
 mod finish;
 mod owner;
 mod read;
+mod registry;
 mod rows;
 mod submit;
 mod sweep;
@@ -35,9 +36,10 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
+    (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.

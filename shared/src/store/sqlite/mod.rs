@@ -8,6 +8,7 @@ mod finish;
 mod open;
 mod owner;
 mod read;
+mod registry;
 mod rows;
 mod submit;
 mod sweep;

@@ -24,9 +24,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
+    (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
 ];
 
 /// The truth in one file, for one process.
@@ -36,7 +37,7 @@ pub struct SqliteStore {
     /// Writes under way; they outlive their callers.
     writes: TaskTracker,
     /// Held until the last write is done, so that the next process starts after it.
-    lock: Arc<File>,
+    lock: Arc<Option<File>>,
 }
 
 impl SqliteStore {
@@ -48,6 +49,18 @@ impl SqliteStore {
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let lock =
             lock(&path.with_file_name("longhaul.lock")).map_err(|error| Error::Unavailable(error.into()))?;
+        Self::with(path, Some(lock)).await
+    }
+
+    /// As [`SqliteStore::open`], beside the process that holds the folder: for a command that writes little.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn beside(path: &Path) -> Result<Self, Error> {
+        Self::with(path, None).await
+    }
+
+    async fn with(path: &Path, lock: Option<File>) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)

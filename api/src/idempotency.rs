@@ -6,17 +6,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The keys. Cheap to clone.
+/// The unanswered. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Keys(Arc<Mutex<HashSet<String>>>);
+pub(crate) struct Unanswered(Arc<Mutex<HashSet<String>>>);
 
 /// A key is under way until this is dropped.
 pub(crate) struct UnderWay {
-    keys: Keys,
+    unanswered: Unanswered,
     key: String,
 }
 
-impl Keys {
+impl Unanswered {
     fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -24,13 +24,13 @@ impl Keys {
     /// Begins a request; `None` if one with this key is under way.
     pub(crate) fn begin(&self, key: &str) -> Option<UnderWay> {
         let is_first = self.lock().insert(key.to_owned());
-        is_first.then(|| UnderWay { keys: self.clone(), key: key.to_owned() })
+        is_first.then(|| UnderWay { unanswered: self.clone(), key: key.to_owned() })
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.keys.lock().remove(&self.key);
+        self.unanswered.lock().remove(&self.key);
     }
 }
 
@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn a_key_is_free_again_when_its_request_is_over() {
-        let keys = Keys::default();
-        let first = keys.begin("a");
-        assert!(first.is_some() && keys.begin("a").is_none() && keys.begin("b").is_some());
+        let unanswered = Unanswered::default();
+        let first = unanswered.begin("a");
+        assert!(first.is_some() && unanswered.begin("a").is_none() && unanswered.begin("b").is_some());
         drop(first);
-        assert!(keys.begin("a").is_some());
+        assert!(unanswered.begin("a").is_some());
     }
 }

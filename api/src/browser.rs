@@ -1,0 +1,40 @@
+//! What browsers are told: whose pages may call, and what an answer may be taken for.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use shared::config;
+use std::time::Duration;
+use tower_http::cors::CorsLayer;
+
+/// An answer is data: nothing in it runs, loads or is framed.
+const DATA: &str = "default-src 'none'; frame-ancestors 'none'";
+/// The pages that show the documentation load what is served beside them.
+const PAGE: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; \
+                    worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// How long a browser may remember whose pages may call.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Lets pages of the configured origins call. Without any, pages of others get no answer that they could read.
+pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> =
+        api.cors_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let sent = ["idempotency-key", "last-event-id", "prefer"].map(HeaderName::from_static);
+    let sent = sent.into_iter().chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH]);
+    let read = ["idempotent-replayed", "preference-applied", "x-request-id", "x-should-retry"];
+    let read = read.map(HeaderName::from_static).into_iter();
+    let read = read.chain([header::ETAG, header::LOCATION, header::RETRY_AFTER, header::WWW_AUTHENTICATE]);
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(sent.collect::<Vec<_>>())
+        .expose_headers(read.collect::<Vec<_>>())
+        .max_age(REMEMBERED);
+    (!origins.is_empty()).then(|| layer.allow_origin(origins))
+}
+
+/// Dresses an answer.
+pub(crate) fn guard(headers: &mut HeaderMap, is_page: bool) {
+    let policy = if is_page { PAGE } else { DATA };
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+}

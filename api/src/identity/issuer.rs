@@ -1,0 +1,150 @@
+//! The public keys of the identity provider: a JWK set, from a file or from its URL.
+//!
+//! One task reads the set anew every ten minutes, and at once (though at most every 30 s) when a token names a key that is not in
+//! it. While the provider is away the last good set stays. A token has no say in where keys come from.
+
+use http_body_util::BodyExt;
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey,
+    jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
+};
+use shared::config::KeySource;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a set is good.
+const FRESH: Duration = Duration::from_secs(600);
+/// Least time between two looks.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Longest time of a look, and longest set, bytes.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+const SET_MAX: usize = 1 << 20;
+
+/// A key of the provider.
+pub(super) struct Key {
+    /// What verifies.
+    pub(super) key: DecodingKey,
+    /// The one algorithm it is for, where the set says so.
+    algorithm: Option<KeyAlgorithm>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    keys: Arc<HashMap<String, Arc<Key>>>,
+    /// When the provider was last asked.
+    asked: Option<Instant>,
+}
+
+/// The provider's keys, by their ids.
+pub(super) struct Issuer {
+    known: watch::Receiver<Known>,
+    wanted: Arc<Notify>,
+}
+
+impl Issuer {
+    /// Starts reading the set, on `tasks`.
+    ///
+    /// # Errors
+    /// No HTTP client can be made.
+    pub(super) fn start(
+        tasks: &mut JoinSet<()>,
+        source: KeySource,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(LOOK_MAX)
+            .build()?;
+        let (tell, known) = watch::channel(Known::default());
+        let wanted = Arc::new(Notify::new());
+        let looking = look(http, source, tell, wanted.clone());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(looking).await;
+        });
+        Ok(Self { known, wanted })
+    }
+
+    /// The key that a token names; a token that names none means the only one there is.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops no look.
+    pub(super) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
+        let mut known = self.known.clone();
+        let now = known.borrow_and_update().clone();
+        let found = match now.find(id) {
+            Some(found) => found,
+            None if now.asked.is_some_and(|asked| asked.elapsed() < AGAIN) => return None,
+            None => {
+                self.wanted.notify_one();
+                timeout(LOOK_MAX, known.changed()).await.ok()?.ok()?;
+                let now = known.borrow().clone();
+                now.find(id)?
+            }
+        };
+        found.is_for(algorithm).then_some(found)
+    }
+}
+
+impl Known {
+    fn find(&self, id: Option<&str>) -> Option<Arc<Key>> {
+        match id {
+            Some(id) => self.keys.get(id).cloned(),
+            None if self.keys.len() == 1 => self.keys.values().next().cloned(),
+            None => None,
+        }
+    }
+}
+
+/// Reads the set again and again. What cannot be read changes nothing.
+async fn look(http: reqwest::Client, source: KeySource, tell: watch::Sender<Known>, wanted: Arc<Notify>) {
+    loop {
+        let read = read(&http, &source).await;
+        tell.send_modify(|known| {
+            known.asked = Some(Instant::now());
+            match read {
+                Ok(set) => known.keys = Arc::new(set.keys.iter().filter_map(usable).collect()),
+                Err(error) => tracing::warn!(%error, "the identity provider's keys cannot be read"),
+            }
+        });
+        sleep(AGAIN).await;
+        // Woken, or not.
+        let _ = timeout(FRESH - AGAIN, wanted.notified()).await;
+    }
+}
+
+async fn read(http: &reqwest::Client, source: &KeySource) -> anyhow::Result<JwkSet> {
+    let text = match source {
+        KeySource::File(path) => tokio::fs::read(path).await?,
+        KeySource::Url(url) => timeout(LOOK_MAX, download(http, url)).await??,
+    };
+    Ok(serde_json::from_slice(&text)?)
+}
+
+async fn download(http: &reqwest::Client, url: &str) -> anyhow::Result<Vec<u8>> {
+    let answer = http.get(url).send().await?;
+    anyhow::ensure!(answer.status() == 200, "status {}", answer.status());
+    let body = http_body_util::Limited::new(reqwest::Body::from(answer), SET_MAX);
+    let body = body.collect().await.map_err(anyhow::Error::from_boxed)?;
+    Ok(body.to_bytes().into())
+}
+
+impl Key {
+    fn is_for(&self, algorithm: Algorithm) -> bool {
+        let same = |own: KeyAlgorithm| own.to_string() == format!("{algorithm:?}");
+        self.key.family() == algorithm.family() && self.algorithm.is_none_or(same)
+    }
+}
+
+/// A public key for signatures, with its id. Shared secrets are none: whoever verifies could sign.
+fn usable(jwk: &Jwk) -> Option<(String, Arc<Key>)> {
+    let signs = jwk.common.public_key_use.as_ref().is_none_or(|is_for| *is_for == PublicKeyUse::Signature);
+    let key = DecodingKey::from_jwk(jwk).ok().filter(|key| signs && key.family() != AlgorithmFamily::Hmac)?;
+    let id = jwk.common.key_id.clone().unwrap_or_default();
+    Some((id, Arc::new(Key { key, algorithm: jwk.common.key_algorithm })))
+}

@@ -1,0 +1,67 @@
+//! Whether a request comes from this machine, and from nobody behind it. Pure.
+
+use http::{HeaderMap, HeaderValue, Uri, Version, header};
+use std::net::IpAddr;
+
+/// Whether the peer and all that the request says of itself are loopback.
+pub(super) fn is_local(peer: Option<IpAddr>, version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
+    // Proxies that say nothing of whom they speak for still tend to speak the oldest HTTP.
+    let forwarded = version < Version::HTTP_11 || headers.keys().any(|name| is_of_a_proxy(name.as_str()));
+    let header = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let host = uri.authority().map(http::uri::Authority::as_str).or(header(header::HOST));
+    let origin = header(header::ORIGIN);
+    let origin_is_local =
+        origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)));
+    let peer_is_local = peer.is_some_and(|peer| peer.is_loopback());
+    peer_is_local && !forwarded && host.is_some_and(is_loopback) && origin_is_local
+}
+
+fn is_of_a_proxy(name: &str) -> bool {
+    const NAMES: [&str; 6] =
+        ["forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"];
+    NAMES.contains(&name) || name.starts_with("x-forwarded-")
+}
+
+/// Whether `host[:port]` names this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
+
+    fn local(peer: IpAddr, headers: &[(&'static str, &str)]) -> bool {
+        let headers = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"))
+        });
+        is_local(Some(peer), Version::HTTP_11, &Uri::from_static("/v1/tasks"), &headers.collect())
+    }
+
+    #[test]
+    fn everything_must_be_loopback() {
+        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]"] {
+            assert!(local(HERE, &[("host", host)]), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com", "10.0.0.7:8080", "[fe80::1]", ""] {
+            assert!(!local(HERE, &[("host", host)]), "{host}");
+        }
+        assert!(!local(HERE, &[]));
+        assert!(!local(THERE, &[("host", "localhost")]));
+        assert!(!local(HERE, &[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")]));
+        assert!(!local(HERE, &[("host", "localhost"), ("forwarded", "for=1.2.3.4")]));
+        assert!(!local(HERE, &[("host", "localhost"), ("via", "1.1 proxy")]));
+        let host = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost"))]);
+        assert!(!is_local(Some(HERE), Version::HTTP_10, &Uri::from_static("/v1/tasks"), &host));
+        assert!(!local(HERE, &[("host", "localhost"), ("origin", "https://example.com")]));
+        assert!(local(HERE, &[("host", "localhost"), ("origin", "http://localhost:3000")]));
+    }
+}

@@ -1,0 +1,26 @@
+-- Why: tenants that do not trust each other share one installation. A key is known by its SHA-256 alone, so that whoever reads
+-- this table cannot call. Nothing here is on the way of a task: the API remembers a key for a moment.
+create table api_keys (
+  id         uuid primary key,
+  project    uuid not null references projects,
+  name       text not null,
+  hint       text not null,                     -- its first characters, by which people tell keys apart
+  digest     bytea not null unique,
+  scopes     text not null,                     -- names with commas
+  lives_ms   bigint,                            -- from made to expired; null: for ever
+  created_at bigint not null,
+  expires_at bigint,
+  revoked_at bigint,
+  used_at    bigint                             -- to the minute
+);
+
+-- Every administrative act, written in the same statement as what it changed. Nothing changes or removes a row.
+create table acts (
+  id      uuid primary key,                     -- in the order of time
+  at      bigint not null,
+  actor   text not null,                        -- who: a key's id, a user, operator, or command line
+  action  text not null,                        -- what: key.create, key.revoke, …
+  project uuid,
+  target  text not null,                        -- on what: an id
+  detail  text not null                         -- a JSON object
+);
