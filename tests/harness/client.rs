@@ -68,12 +68,15 @@ impl Client {
     /// # Errors
     /// The TLS library is broken.
     pub fn new(base: impl Into<String>) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(90))
-            .build()?;
-        Ok(Self { http, base: base.into(), key: None })
+        Ok(Self { http: http(usize::MAX)?, base: base.into(), key: None })
+    }
+
+    /// The same client with a connection of its own for every request: what it says of the API is about the API alone.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn without_pool(&self) -> anyhow::Result<Self> {
+        Ok(Self { http: http(0)?, ..self.clone() })
     }
 
     /// Where the API is.
@@ -221,4 +224,9 @@ impl Client {
     pub async fn watch(&self) -> anyhow::Result<Watch> {
         Watch::open(&self.base, self.key.as_deref()).await
     }
+}
+
+fn http(idle: usize) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.timeout(Duration::from_secs(90)).pool_max_idle_per_host(idle).build()
 }

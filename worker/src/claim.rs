@@ -34,16 +34,11 @@ pub(crate) struct Lease {
     pub(crate) since: Instant,
     /// The failing upstream that this attempt tries.
     pub(crate) trial: Option<Arc<str>>,
-    /// Held while it is young: see [`crate::quarantine`].
-    pub(crate) start: Start,
     /// The slot: whoever calls the model holds it.
     pub(crate) slot: OwnedSemaphorePermit,
     /// The place in the register, until the end is written.
     pub(crate) hold: Hold,
 }
-
-/// A part in the right to start attempts, or all of it.
-pub(crate) type Start = Arc<dyn Send + Sync>;
 
 /// A claimed attempt in the register, with its stop.
 pub(crate) type Entered = (Claimed, Hold, CancellationToken);
@@ -69,8 +64,8 @@ pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
             let _reserved = ctx.reserve(slots.num_permits());
             let Ok(id) = worker.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
-            let (claimed, start) = next(&ctx, id, slots.num_permits(), &mut outage).await;
-            hand_over(&ctx, claimed, slots, &hand, None, &start);
+            let claimed = next(&ctx, id, slots.num_permits(), &mut outage).await;
+            hand_over(&ctx, claimed, slots, &hand, None);
         }
     };
     // Dropped at any point nothing is lost: popped ids come again with the sweep, a claim without an owner is released.
@@ -90,12 +85,10 @@ async fn free_slots(ctx: &Context) -> OwnedSemaphorePermit {
 }
 
 /// Claims for up to `free` slots: what the doorbell names, or what is ready while it is away.
-async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage) -> (Vec<Entered>, Start) {
+async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage) -> Vec<Entered> {
     let queues = &ctx.config.worker.queues;
     let store = &ctx.backends.store;
     // A queue that hangs must not keep us from the database for long.
-    // While a suspect starts nothing is popped: what is popped should not wait here.
-    drop(ctx.starts.read().await);
     let wait = if outage.queue { WAIT / 20 } else { WAIT };
     let ids = match timeout(wait + QUEUE_PATIENCE, ctx.backends.queue.pop(queues, free, wait)).await {
         Ok(Ok(ids)) => {
@@ -113,9 +106,8 @@ async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage)
         }
     };
     if ids.as_ref().is_some_and(Vec::is_empty) {
-        return (Vec::new(), Arc::new(()));
+        return Vec::new();
     }
-    let start: Start = Arc::new(ctx.starts.clone().read_owned().await);
     failpoint::pass(Point::ClaimPopped);
     let served = ctx.backends.pauses.served();
     let claim = async {
@@ -133,15 +125,13 @@ async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage)
         Vec::new()
     });
     outage.store = down;
-    if let Some(ids) = ids.as_ref().filter(|ids| !down && claimed.len() < ids.len()) {
-        let doubtful = ids.iter().filter(|id| claimed.iter().all(|(claimed, ..)| claimed.task != **id));
-        // No room: they are rung for again.
-        let _ = ctx.doubtful.try_send(doubtful.copied().collect());
+    if ids.as_ref().is_some_and(|ids| !down && claimed.len() < ids.len()) {
+        ctx.suspicion.notify_one();
     }
     if down || (ids.is_none() && claimed.len() < free) {
         sleep(PAUSE).await;
     }
-    (claimed, start)
+    claimed
 }
 
 /// Claims, and enters what was claimed into the register; no error means that there was no answer in time.
@@ -149,7 +139,17 @@ pub(crate) async fn entered(
     ctx: &Context,
     claim: impl Future<Output = store::Result<Vec<Claimed>>>,
 ) -> Result<Vec<Entered>, Option<store::Error>> {
-    let _turn = ctx.claim_turn.acquire().await;
+    let mut turn = ctx.claim_turn.lock().await;
+    let entered = in_turn(ctx, claim).await;
+    *turn = Instant::now();
+    entered
+}
+
+/// As [`entered`], for who holds the turn.
+pub(crate) async fn in_turn(
+    ctx: &Context,
+    claim: impl Future<Output = store::Result<Vec<Claimed>>>,
+) -> Result<Vec<Entered>, Option<store::Error>> {
     let claiming = ctx.claiming();
     let claimed = timeout(STORE_PATIENCE, claim).await.map_err(|_| None)?;
     let claimed = failpoint::reply(Point::ClaimReply, claimed).map_err(Some)?;
@@ -173,7 +173,6 @@ pub(crate) fn hand_over(
     mut slots: OwnedSemaphorePermit,
     hand: &mpsc::Sender<Lease>,
     trial: Option<Arc<str>>,
-    start: &Start,
 ) {
     let started: Vec<Change> = claimed.iter().map(|(claimed, ..)| started(claimed)).collect();
     for (claimed, hold, stop) in claimed {
@@ -182,8 +181,7 @@ pub(crate) fn hand_over(
             continue;
         };
         metrics::histogram!("longhaul_task_wait_seconds").record(claimed.waited.as_secs_f64());
-        let (trial, start) = (trial.clone(), start.clone());
-        let lease = Lease { claimed, stop, since: Instant::now(), trial, start, slot, hold };
+        let lease = Lease { claimed, stop, since: Instant::now(), trial: trial.clone(), slot, hold };
         // The channel has room for every slot; it is closed only when the worker is gone, and then the heartbeat releases.
         if hand.try_send(lease).is_err() {
             tracing::error!("the worker takes no more attempts");

@@ -16,13 +16,13 @@ use shared::{
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        self, Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio::{
-    sync::{RwLock, Semaphore, mpsc, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -47,12 +47,11 @@ pub(crate) struct Context {
     pub(crate) reserved: AtomicUsize,
     /// Attempts whose call is over and whose end is being written, at most as many as there are slots.
     pub(crate) endings: Semaphore,
-    /// The right to start attempts: shared, or one's own for a task that took its worker down twice.
-    pub(crate) starts: Arc<RwLock<()>>,
-    /// Ids that were rung for and not claimed: such tasks may be among them.
-    pub(crate) doubtful: mpsc::Sender<Vec<TaskId>>,
-    /// Held by the one claim that is under way: what the heartbeat makes of `claims` rests on there being no other.
-    pub(crate) claim_turn: Semaphore,
+    /// Ids were rung for and not claimed: such tasks may be among them.
+    pub(crate) suspicion: Notify,
+    /// Held by the one claim that is under way, with the end of the one before: what the heartbeat makes of `claims` rests on
+    /// there being no other.
+    pub(crate) claim_turn: Mutex<Instant>,
     pub(crate) held: Held,
     /// The incarnation that may claim; `None` while there is none, or its lease is in doubt.
     pub(crate) worker: watch::Sender<Option<WorkerId>>,
@@ -71,7 +70,6 @@ impl Context {
         backends: Backends,
         config: Arc<Config>,
         drain: CancellationToken,
-        doubtful: mpsc::Sender<Vec<TaskId>>,
         commits: &mut JoinSet<()>,
     ) -> anyhow::Result<Arc<Self>> {
         let herald = Herald::start(commits, &backends);
@@ -81,9 +79,8 @@ impl Context {
             slots: Arc::new(Semaphore::new(slots(&config))),
             reserved: AtomicUsize::new(0),
             endings: Semaphore::new(slots(&config)),
-            starts: Arc::default(),
-            doubtful,
-            claim_turn: Semaphore::new(1),
+            suspicion: Notify::new(),
+            claim_turn: Mutex::new(Instant::now()),
             held: Held::default(),
             worker: watch::Sender::new(None),
             claims: AtomicU64::new(0),
@@ -168,7 +165,7 @@ impl Shout {
 
 /// Attempts that this process holds, from the claim to the end of the finish. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Held(Arc<Mutex<HashMap<(TaskId, u32), Entry>>>);
+pub(crate) struct Held(Arc<sync::Mutex<HashMap<(TaskId, u32), Entry>>>);
 
 struct Entry {
     since: Instant,

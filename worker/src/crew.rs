@@ -6,7 +6,6 @@
 
 use crate::{backend::Leases, cancel, catalog, claim, context::Context, lease, listen, probe, quarantine};
 use futures_util::FutureExt;
-use shared::task::TaskId;
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
@@ -36,7 +35,6 @@ impl Crew {
         ctx: &Arc<Context>,
         hand: mpsc::Sender<claim::Lease>,
         leases: Leases,
-        doubtful: mpsc::Receiver<Vec<TaskId>>,
     ) -> anyhow::Result<Self> {
         let listener = match ctx.config.worker.listen {
             Some(address) => Some(listen::bind(address).await?),
@@ -50,8 +48,7 @@ impl Crew {
             Self { members: JoinSet::new(), drain, ended, lost: Arc::default(), _spare: hand.clone() };
         let (drain, ended) = (crew.drain.clone(), crew.ended.clone());
         crew.join("probes", &drain, probe::keep(ctx.clone(), hand.clone(), drain.clone()));
-        let suspects = quarantine::keep(ctx.clone(), hand.clone(), doubtful, drain.clone());
-        crew.join("quarantine", &drain, suspects);
+        crew.join("quarantine", &drain, quarantine::keep(ctx.clone(), hand.clone(), drain.clone()));
         crew.join("pump", &drain, claim_until(ctx.clone(), hand, leases, drain.clone()));
         crew.join("heartbeat", &ended, lease::keep(ctx.clone(), ended.clone()));
         crew.join("cancels", &ended, cancel::listen(ctx.clone(), ended.clone()));

@@ -34,7 +34,7 @@ mod usage;
 use crate::{backend::Leases, context::Context, crew::Crew};
 use shared::{backends::Backends, config::Config};
 use std::sync::Arc;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a worker until `stop`, then drains: stop claiming, let running attempts finish within the grace time, hand over the rest.
@@ -43,10 +43,9 @@ use tokio_util::sync::CancellationToken;
 /// What made it end without being asked to.
 pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut commits = JoinSet::new();
-    let (doubtful, doubts) = mpsc::channel(quarantine::DOUBTS);
-    let ctx = Context::open(backends, config, stop.child_token(), doubtful, &mut commits)?;
+    let ctx = Context::open(backends, config, stop.child_token(), &mut commits)?;
     let (hand, leases) = Leases::channel(context::slots(&ctx.config) + ctx.servers.len());
-    let crew = Crew::start(&ctx, hand, leases.clone(), doubts).await?;
+    let crew = Crew::start(&ctx, hand, leases.clone()).await?;
     backend::serve(&ctx, leases).await;
     crew.end(ctx, commits).await
 }

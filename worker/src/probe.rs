@@ -5,7 +5,7 @@
 
 use crate::{
     catalog,
-    claim::{self, Lease, Start},
+    claim::{self, Lease},
     context::{Context, STORE_PATIENCE},
     upstream::client::Server,
 };
@@ -50,7 +50,6 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
     if !ctx.backends.pauses.probe(upstream, ctx.config.worker.probe_period).await {
         return;
     }
-    let start: Start = Arc::new(ctx.starts.clone().read_owned().await);
     let served = ctx.backends.pauses.waiting_for(upstream);
     let claimed = match draw(ctx, &served).await {
         Ok(None) => Ok(Vec::new()),
@@ -68,7 +67,7 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
         }
         Ok(claimed) => {
             tracing::info!(upstream, tasks = claimed.len(), "a task tries the upstream");
-            claim::hand_over(ctx, claimed, slot, hand, Some(server.name.clone()), &start);
+            claim::hand_over(ctx, claimed, slot, hand, Some(server.name.clone()));
         }
         Err(error) => tracing::debug!(?error, upstream, "not tried: the database is away"),
     }

@@ -1,66 +1,37 @@
-//! Tasks that took their worker down twice, and may do it again: the third time should be their own doing, and hurt nobody else.
+//! Tasks that took their worker down twice, and may do it again: the third time should be their own doing.
 //!
-//! A crash is charged to every task that its worker held. So a suspect is not claimed with others ([`Store::claim`] leaves it), and
-//! starts alone: no attempt beside it is young, and none starts until it is old itself or has ended. What crashes usually does
-//! so soon; to wait for long calls to end would be to starve the suspect. What crashes later beside it is still charged to it: a
-//! task that kills slowly must not go on for ever. One worker runs one suspect at a time.
+//! A crash is charged to every task that its worker held. So a suspect is not claimed with others ([`Store::claim`] leaves it): nothing
+//! else starts for [`START_GAP`] before and after it. What crashes usually does so at once, and then nobody but the suspect can have
+//! done it: it is given up on. A suspect that goes down beside later starts has one more try ([`Store::reap`]). One young suspect
+//! runs per worker.
 //!
 //! [`Store::claim`]: shared::store::Store::claim
+//! [`Store::reap`]: shared::store::Store::reap
 
 use crate::{
-    claim::{self, Lease, Start},
+    claim::{self, Lease},
     context::{Context, STORE_PATIENCE},
 };
-use shared::task::TaskId;
-use std::{pin::pin, sync::Arc, time::Duration};
+use shared::store::START_GAP;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// Lists of doubtful ids on their way; what finds no room is rung for again.
-pub(crate) const DOUBTS: usize = 64;
-/// How long an attempt is young.
+/// How long a suspect is young.
 const YOUNG: Duration = Duration::from_secs(5);
 /// Between two looks whether a suspect has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs an attempt; its part in the right to start is given back when it is old.
-///
-/// # Cancel safety
-/// As that of `work`.
-pub(crate) async fn young<T>(start: Start, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    tokio::select! {
-        biased;
-        done = &mut work => return done,
-        () = sleep(YOUNG) => drop(start),
-    }
-    work.await
-}
-
 /// Runs suspects, one by one, until `stop`.
-pub(crate) async fn keep(
-    ctx: Arc<Context>,
-    hand: mpsc::Sender<Lease>,
-    mut doubtful: mpsc::Receiver<Vec<TaskId>>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: CancellationToken) {
     let running = async {
-        while let Some(ids) = doubtful.recv().await {
-            let served = ctx.backends.pauses.served();
-            match timeout(STORE_PATIENCE, ctx.backends.store.suspects(&ids, &served)).await {
-                Ok(Ok(suspects)) => {
-                    for id in suspects {
-                        one(&ctx, &hand, id).await;
-                    }
-                }
-                failed => {
-                    let error = failed.ok().and_then(Result::err);
-                    tracing::debug!(?error, "no look for suspects: the database is away");
-                }
-            }
+        loop {
+            // Without a word from the pump there is a look all the same: the queue may be away.
+            let _ = timeout(ctx.config.sweep_period, ctx.suspicion.notified()).await;
+            while is_one_there(&ctx).await && one(&ctx, &hand).await {}
         }
     };
     // Dropped before the claim nothing is lost, and after it the attempt is handed over without a pause between.
@@ -70,26 +41,45 @@ pub(crate) async fn keep(
     }
 }
 
-async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, id: TaskId) {
-    let Ok(slot) = ctx.slots.clone().acquire_owned().await else { return };
-    let start: Start = Arc::new(ctx.starts.clone().write_owned().await);
-    let Some(worker) = *ctx.worker.borrow() else { return };
+async fn is_one_there(ctx: &Context) -> bool {
+    let served = ctx.backends.pauses.served();
+    let looking = ctx.backends.store.has_suspects(&ctx.config.worker.queues, &served);
+    match timeout(STORE_PATIENCE, looking).await {
+        Ok(Ok(there)) => there,
+        failed => {
+            let error = failed.ok().and_then(Result::err);
+            tracing::debug!(?error, "no look for suspects: the database is away");
+            false
+        }
+    }
+}
+
+/// Runs the first suspect until it is old; `false` if there was none to be had.
+async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>) -> bool {
+    let Ok(slot) = ctx.slots.clone().acquire_owned().await else { return false };
+    let mut turn = ctx.claim_turn.lock().await;
+    sleep_until(*turn + START_GAP).await;
+    let Some(worker) = *ctx.worker.borrow() else { return false };
     let served = ctx.backends.pauses.served();
     let claim = async {
-        let claimed = ctx.backends.store.claim_suspect(worker, id, &served).await?;
+        let claimed = ctx.backends.store.claim_suspect(worker, &ctx.config.worker.queues, &served).await?;
         Ok(claimed.into_iter().collect())
     };
-    let claimed = match claim::entered(ctx, claim).await {
-        Ok(claimed) => claimed,
-        Err(error) => return tracing::debug!(?error, "no claim of a suspect: the database is away"),
-    };
+    let claimed = claim::in_turn(ctx, claim).await.unwrap_or_else(|error| {
+        tracing::debug!(?error, "no claim of a suspect: the database is away");
+        Vec::new()
+    });
+    *turn = Instant::now();
     let Some((task, attempt)) = claimed.first().map(|(claimed, ..)| (claimed.task, claimed.attempt)) else {
-        return;
+        return false;
     };
     tracing::info!(%task, attempt, "a task that took workers down is tried alone");
-    claim::hand_over(ctx, claimed, slot, hand, None, &start);
-    drop(start);
-    while ctx.held.has(task, attempt) {
+    claim::hand_over(ctx, claimed, slot, hand, None);
+    sleep(START_GAP).await;
+    drop(turn);
+    let begun = Instant::now();
+    while ctx.held.has(task, attempt) && begun.elapsed() < YOUNG {
         sleep(LOOK).await;
     }
+    true
 }

@@ -7,7 +7,6 @@ use crate::{
     context::Context,
     decide::{decide, overtime},
     finish::{Told, settle, settle_stopped},
-    quarantine,
     tell::Teller,
     upstream::{Call, Reply, client::Server},
 };
@@ -29,7 +28,7 @@ use tokio::{
 ///
 /// Its slot is free for the next call as soon as its own is over, while its end is being written.
 pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infallible> {
-    let Lease { claimed, stop, since, trial, start, slot, hold: _hold } = lease;
+    let Lease { claimed, stop, since, trial, slot, hold: _hold } = lease;
     let claimed = &claimed;
     let begun = Instant::now();
     let mut spent = None;
@@ -37,7 +36,7 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     let mut teller = Teller::new(ctx.shout.clone(), claimed, stop.clone());
     let deadline = since + claimed.execution_timeout.min(claimed.time_left);
     let running = execute(ctx, claimed, trial, &mut teller, &mut spent, &mut upstream);
-    let running = AssertUnwindSafe(quarantine::young(start, running)).catch_unwind();
+    let running = AssertUnwindSafe(running).catch_unwind();
     let mut answered = false;
     let mut outcome = tokio::select! {
         biased;

@@ -159,14 +159,20 @@ pub trait Store: Send + Sync {
     async fn retire(&self, worker: WorkerId) -> Result<()>;
 
     /// Starts the next attempt of those of `ids` that are queued: `attempt + 1`, `in_progress`, for a worker whose lease is
-    /// alive. Ids that do not come back are stale hints, not `served` at the moment, or [`Store::suspects`].
+    /// alive. Ids that do not come back are stale hints, not `served` at the moment, or suspects ([`Store::has_suspects`]).
     async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>>;
 
-    /// Those of `ids` that are queued and `served`, and took their worker down [`SUSPECT_CRASHES`] times.
-    async fn suspects(&self, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>>;
+    /// Whether there are suspects, queued here and `served`: tasks that took their worker down [`SUSPECT_CRASHES`] times.
+    async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool>;
 
-    /// As [`Store::claim`], for one of the [`Store::suspects`].
-    async fn claim_suspect(&self, worker: WorkerId, id: TaskId, served: &Served) -> Result<Option<Claimed>>;
+    /// As [`Store::claim`], for the suspect that has waited longest and that no rival has. Its worker starts nothing else for
+    /// [`START_GAP`] before and after.
+    async fn claim_suspect(
+        &self,
+        worker: WorkerId,
+        queues: &[QueueName],
+        served: &Served,
+    ) -> Result<Option<Claimed>>;
 
     /// As [`Store::claim`], for up to `limit` ready tasks of these queues, without a doorbell: for when Redis is away.
     async fn claim_ready(
@@ -202,7 +208,8 @@ pub trait Store: Send + Sync {
 
     /// Marks workers whose lease has run out as reaped, and takes up to `limit` attempts from owners that are missing or
     /// reaped: back to `scheduled` (with jitter up to `spread`) with `crashes + 1`, or `failed` (`worker_crashed`) at
-    /// `crashes_max` crashes.
+    /// `crashes_max` crashes. A suspect beside an attempt of its worker that started later, or less than [`START_GAP`] before it,
+    /// has one more.
     async fn reap(&self, limit: u32, spread: Duration, crashes_max: u32) -> Result<Vec<Change>>;
 
     /// Closes batches that have no unfinished task: `in_progress` → `completed`, `cancelling` → `cancelled`. Returns their ids.

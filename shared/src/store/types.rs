@@ -12,6 +12,9 @@ use std::{sync::Arc, time::Duration};
 /// Crashes after which a task is claimed by [`super::Store::claim_suspect`] alone.
 pub const SUSPECT_CRASHES: u32 = 2;
 
+/// Time before and after the start of such a task in which its worker starts no other.
+pub const START_GAP: Duration = Duration::from_millis(100);
+
 /// What became of one submitted task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted {

@@ -111,10 +111,11 @@ pub(super) async fn worker_for(store: &dyn Store, ttl: Duration) -> WorkerId {
     id
 }
 
-pub(super) async fn claim(store: &dyn Store, worker: WorkerId, id: TaskId) -> Claimed {
-    let mut claimed = store.claim(worker, &[id], &Served::All).await.expect("claim");
+pub(super) async fn claim(store: &dyn Store, worker: WorkerId, task: &NewTask) -> Claimed {
+    let mut claimed = store.claim(worker, &[task.id], &Served::All).await.expect("claim");
     // One that took workers down has a claim of its own.
-    claimed.extend(store.claim_suspect(worker, id, &Served::All).await.expect("claim"));
+    let queues = std::slice::from_ref(&task.queue);
+    claimed.extend(store.claim_suspect(worker, queues, &Served::All).await.expect("claim"));
     assert_eq!(claimed.len(), 1, "exactly the queued task is claimed");
     claimed.remove(0)
 }
@@ -123,7 +124,7 @@ pub(super) async fn claim(store: &dyn Store, worker: WorkerId, id: TaskId) -> Cl
 pub(super) async fn run(store: &dyn Store, task: &NewTask) -> (WorkerId, Claimed) {
     accept(store, task).await;
     let worker = new_worker(store).await;
-    (worker, claim(store, worker, task.id).await)
+    (worker, claim(store, worker, task).await)
 }
 
 pub(super) fn answer() -> Answer {

@@ -105,7 +105,7 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
         if died > 0 && begun.elapsed() > Duration::from_millis(500) {
             break;
         }
-        let mut clients = everything(&app, &history, round);
+        let mut clients = everything(&app.client().without_pool()?, &history, round);
         while !clients.is_empty() {
             died += supervise(&mut app, point).await?;
             if let Ok(Some(done)) = tokio::time::timeout(Duration::from_millis(20), clients.next()).await {
@@ -192,10 +192,9 @@ async fn supervise(app: &mut App, point: Point) -> anyhow::Result<u32> {
 type Clients = FuturesUnordered<LocalBoxFuture<'static, anyhow::Result<()>>>;
 
 /// Everything that a client can do, at once.
-fn everything(app: &App, history: &History, round: u32) -> Clients {
+fn everything(api: &Client, history: &History, round: u32) -> Clients {
     let clients = Clients::new();
-    let actor =
-        |n: u32| Actor { api: app.client().clone(), history: history.clone(), name: format!("{round}-{n}") };
+    let actor = |n: u32| Actor { api: api.clone(), history: history.clone(), name: format!("{round}-{n}") };
     for n in 0..4 {
         clients.push(actor(n).short().boxed_local());
     }

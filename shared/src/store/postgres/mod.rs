@@ -36,10 +36,11 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
+    (4, "suspects", include_str!("../../../../migrations/postgres/0004_suspects.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.
@@ -243,11 +244,16 @@ impl Store for PostgresStore {
     async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
         by_ids!(self, |db| worker::claim(db, worker, ids, served))
     }
-    async fn suspects(&self, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>> {
-        by_ids!(self, |db| worker::suspects(db, ids, served))
+    async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool> {
+        within(VERB, worker::has_suspects(&self.pool, queues, served)).await
     }
-    async fn claim_suspect(&self, worker: WorkerId, id: TaskId, served: &Served) -> Result<Option<Claimed>> {
-        by_ids!(self, |db| worker::claim_suspect(db, worker, id, served))
+    async fn claim_suspect(
+        &self,
+        worker: WorkerId,
+        queues: &[QueueName],
+        served: &Served,
+    ) -> Result<Option<Claimed>> {
+        within(VERB, worker::claim_suspect(&self.pool, worker, queues, served)).await
     }
     async fn claim_ready(
         &self,

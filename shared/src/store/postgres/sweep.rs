@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::ms,
-    store::{Bell, Forgotten, Result, Served},
+    store::{Bell, Forgotten, Result, START_GAP, SUSPECT_CRASHES, Served},
     task::{Change, ErrorCode, QueueName},
 };
 use sqlx::PgPool;
@@ -112,15 +112,18 @@ const REAP: &str = concat!(
        select o.started_by as id from owners o left join workers w on w.id = o.started_by
        where o.started_by is not null and (w.id is null or w.reaped or w.id in (select id from marked))
      ), picked as materialized (
-       select t.id, (random() * $2::bigint)::bigint as jitter from dead join tasks t on t.started_by = dead.id
-       where t.state = 'in_progress' limit $1 for update of t skip locked
+       select t.id, (random() * $2::bigint)::bigint as jitter,
+         $3 + (t.crashes >= $6 and exists (select from tasks o where o.started_by = t.started_by and o.id <> t.id
+           and o.state = 'in_progress' and o.started_at > t.started_at - $7))::int as crashes_max
+       from dead join tasks t on t.started_by = dead.id
+       where t.state = 'in_progress' order by t.crashes desc limit $1 for update of t skip locked
      ), taken as (
        update tasks t set crashes = t.crashes + 1, started_by = null, last_seq = t.last_seq + 1,
-         state = case when t.crashes + 1 >= $3 then 'failed' else 'scheduled' end,
-         ready_at = case when t.crashes + 1 >= $3 then t.ready_at else now_ms() + picked.jitter end,
-         wake_at = case when t.crashes + 1 >= $3 then null else least(now_ms() + picked.jitter, t.expires_at) end,
-         finished_at = case when t.crashes + 1 >= $3 then now_ms() end,
-         result_expires_at = case when t.crashes + 1 >= $3 then now_ms() + p.result_ttl_ms end
+         state = case when t.crashes + 1 >= picked.crashes_max then 'failed' else 'scheduled' end,
+         ready_at = case when t.crashes + 1 >= picked.crashes_max then t.ready_at else now_ms() + picked.jitter end,
+         wake_at = case when t.crashes + 1 >= picked.crashes_max then null else least(now_ms() + picked.jitter, t.expires_at) end,
+         finished_at = case when t.crashes + 1 >= picked.crashes_max then now_ms() end,
+         result_expires_at = case when t.crashes + 1 >= picked.crashes_max then now_ms() + p.result_ttl_ms end
        from picked join payloads p on p.task = picked.id
        where t.id = picked.id
        returning",
@@ -149,7 +152,9 @@ pub(super) async fn reap(
 ) -> Result<Vec<Change>> {
     let code = ErrorCode::WorkerCrashed;
     let query = sqlx::query(REAP).bind(i64::from(limit)).bind(ms(spread)).bind(codec::int(crashes_max));
-    rows::changes(&query.bind(code.as_str()).bind(sentence(code)).fetch_all(pool).await?)
+    let query = query.bind(code.as_str()).bind(sentence(code));
+    let query = query.bind(codec::int(SUSPECT_CRASHES)).bind(ms(START_GAP));
+    rows::changes(&query.fetch_all(pool).await?)
 }
 
 pub(super) async fn forget(pool: &PgPool, limit: u32) -> Result<Forgotten> {

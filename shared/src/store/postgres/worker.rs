@@ -98,28 +98,48 @@ pub(super) async fn claim(
     found.iter().map(rows::claimed).collect()
 }
 
-pub(super) async fn suspects(db: &mut PgConnection, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>> {
-    const SQL: &str = concat!(
-        "select t.id from tasks t where t.id = any($1) and t.state || '' = 'queued' and t.crashes >= $2 and ",
-        served!("t", "$3", "$4")
-    );
+/// The suspect that has waited longest in these queues. The literal is that of the index `tasks_suspect`; the state fits no other
+/// index.
+macro_rules! suspect {
+    ($queues:literal, $endpoints:literal, $except:literal) => {
+        concat!(
+            "select t.id from tasks t where t.crashes >= 2 and t.finished_at is null and t.state || '' = 'queued'
+               and t.queue = any(",
+            $queues,
+            ") and t.wake_at + 0 > (select now_ms()) and ",
+            served!("t", $endpoints, $except),
+            " order by t.ready_at limit 1"
+        )
+    };
+}
+const _: () = assert!(SUSPECT_CRASHES == 2);
+
+pub(super) async fn has_suspects(pool: &PgPool, queues: &[QueueName], served: &Served) -> Result<bool> {
+    const SQL: &str = suspect!("$1", "$2", "$3");
     let (endpoints, except) = served.lists();
-    let query = sqlx::query(SQL).bind(rows::uuids(ids)).bind(codec::int(SUSPECT_CRASHES));
-    let query = query.bind(endpoints).bind(except);
-    query.fetch_all(db).await?.iter().map(|row| Ok(TaskId(get(row, "id")?))).collect()
+    let query = sqlx::query(SQL).bind(names(queues)).bind(endpoints).bind(except);
+    Ok(query.fetch_optional(pool).await?.is_some())
 }
 
 pub(super) async fn claim_suspect(
-    db: &mut PgConnection,
+    pool: &PgPool,
     worker: WorkerId,
-    id: TaskId,
+    queues: &[QueueName],
     served: &Served,
 ) -> Result<Option<Claimed>> {
-    const SQL: &str = start!("t.id = $2 and t.crashes >= $5", "$3", "$4");
+    const SQL: &str = concat!(
+        "with picked as materialized (",
+        suspect!("$2", "$3", "$4"),
+        " for update of t skip locked) ",
+        start!("t.id = (select id from picked)", "$3", "$4")
+    );
     let (endpoints, except) = served.lists();
-    let query = sqlx::query(SQL).bind(worker.0).bind(id.0).bind(endpoints).bind(except);
-    let found = query.bind(codec::int(SUSPECT_CRASHES)).fetch_optional(db).await?;
-    found.as_ref().map(rows::claimed).transpose()
+    let query = sqlx::query(SQL).bind(worker.0).bind(names(queues)).bind(endpoints).bind(except);
+    query.fetch_optional(pool).await?.as_ref().map(rows::claimed).transpose()
+}
+
+fn names(queues: &[QueueName]) -> Vec<&str> {
+    queues.iter().map(QueueName::as_str).collect()
 }
 
 pub(super) async fn claim_ready(
@@ -153,9 +173,8 @@ pub(super) async fn claim_ready(
          ) ",
         start!("t.id = any(array(select id from picked))", "$4", "$5")
     );
-    let queues: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
     let (endpoints, except) = served.lists();
-    let query = sqlx::query(SQL).bind(worker.0).bind(queues).bind(i64::from(limit));
+    let query = sqlx::query(SQL).bind(worker.0).bind(names(queues)).bind(i64::from(limit));
     let query = query.bind(endpoints).bind(except).bind(codec::int(SUSPECT_CRASHES));
     let found = query.fetch_all(pool).await?;
     found.iter().map(rows::claimed).collect()

@@ -128,13 +128,19 @@ impl Store for SqliteStore {
         self.write(move |db, now| worker::claim(db, now, worker, ids, served).boxed()).await
     }
 
-    async fn suspects(&self, ids: &[TaskId], served: &Served) -> Result<Vec<TaskId>> {
-        self.read(|db| worker::suspects(db, ids, served)).await
+    async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool> {
+        let now = UnixMs::now();
+        self.read(|db| worker::has_suspects(db, now, queues, served)).await
     }
 
-    async fn claim_suspect(&self, worker: WorkerId, id: TaskId, served: &Served) -> Result<Option<Claimed>> {
-        let served = served.clone();
-        self.write(move |db, now| worker::claim_suspect(db, now, worker, id, served).boxed()).await
+    async fn claim_suspect(
+        &self,
+        worker: WorkerId,
+        queues: &[QueueName],
+        served: &Served,
+    ) -> Result<Option<Claimed>> {
+        let (queues, served) = (queues.to_vec(), served.clone());
+        self.write(move |db, now| worker::claim_suspect(db, now, worker, queues, served).boxed()).await
     }
 
     async fn claim_ready(

@@ -1,7 +1,7 @@
 //! What the sweep finds and puts right. Verbs without input: they read what is due and write it, in one transaction.
 
 use super::{
-    super::{Bell, Forgotten, Served},
+    super::{Bell, Forgotten, START_GAP, SUSPECT_CRASHES, Served},
     finish::{Recur, Stop, recur, stop},
     owner::remove,
     rows::{self, Fault, id_list, millis},
@@ -113,14 +113,19 @@ pub(super) async fn reap(
 ) -> Result<Vec<Change>, Fault> {
     let sql = "update workers set reaped = 1 where not reaped and lease_until <= ?1";
     sqlx::query(sql).bind(now.0).execute(&mut *db).await?;
-    let sql = "select id, attempt, crashes from tasks where state = 'in_progress' \
-                 and (started_by is null or started_by not in (select id from workers where not reaped)) limit ?1";
-    let found = sqlx::query(sql).bind(limit).fetch_all(&mut *db).await?;
+    let sql = "select id, attempt, crashes, crashes >= ?2 and exists (select 1 from tasks o \
+                 where o.state = 'in_progress' and o.started_by is t.started_by and o.id <> t.id \
+                   and o.started_at > t.started_at - ?3) as doubt \
+               from tasks t where state = 'in_progress' \
+                 and (started_by is null or started_by not in (select id from workers where not reaped)) \
+               order by crashes desc limit ?1";
+    let query = sqlx::query(sql).bind(limit).bind(SUSPECT_CRASHES).bind(millis(START_GAP));
+    let found = query.fetch_all(&mut *db).await?;
     let mut taken = Vec::with_capacity(found.len());
     for row in found {
         let (task, attempt) = (TaskId(row.try_get("id")?), row.try_get("attempt")?);
         let crashes = row.try_get::<u32, _>("crashes")? + 1;
-        taken.extend(if crashes >= crashes_max {
+        taken.extend(if crashes >= crashes_max + row.try_get::<u32, _>("doubt")? {
             let last =
                 Stop { state: State::Failed, code: ErrorCode::WorkerCrashed, message: CRASHED, crashes: 1 };
             stop(db, now, task, attempt, &last).await?

@@ -64,21 +64,14 @@ pub(super) async fn claim(
     start(db, now, worker, ids, served, 0..SUSPECT_CRASHES).await
 }
 
-/// See [`super::super::Store::suspects`].
-pub(super) async fn suspects(
+/// See [`super::super::Store::has_suspects`].
+pub(super) async fn has_suspects(
     db: impl SqliteExecutor<'_>,
-    ids: &[TaskId],
+    now: UnixMs,
+    queues: &[QueueName],
     served: &Served,
-) -> Result<Vec<TaskId>, Fault> {
-    const SQL: &str = concat!(
-        "select id from tasks where id in (select unhex(value) from json_each(?1)) and state = 'queued' \
-           and crashes >= ?2 and ",
-        served!("tasks", "?3", "?4")
-    );
-    let (endpoints, except) = upstreams::lists(served);
-    let query = sqlx::query(SQL).bind(id_list(ids.iter().map(|id| id.0))).bind(SUSPECT_CRASHES);
-    let found = query.bind(endpoints).bind(except).fetch_all(db).await?;
-    found.iter().map(|row| Ok(TaskId(row.try_get("id")?))).collect()
+) -> Result<bool, Fault> {
+    Ok(first_suspect(db, now, queues, served).await?.is_some())
 }
 
 /// See [`super::super::Store::claim_suspect`].
@@ -86,10 +79,31 @@ pub(super) async fn claim_suspect(
     db: &mut SqliteConnection,
     now: UnixMs,
     worker: WorkerId,
-    id: TaskId,
+    queues: Vec<QueueName>,
     served: Served,
 ) -> Result<Option<Claimed>, Fault> {
+    let Some(id) = first_suspect(&mut *db, now, &queues, &served).await? else { return Ok(None) };
     Ok(start(db, now, worker, vec![id], served, SUSPECT_CRASHES..u32::MAX).await?.pop())
+}
+
+/// Who has waited longest. The literal is that of the index `tasks_suspect`.
+async fn first_suspect(
+    db: impl SqliteExecutor<'_>,
+    now: UnixMs,
+    queues: &[QueueName],
+    served: &Served,
+) -> Result<Option<TaskId>, Fault> {
+    const SQL: &str = concat!(
+        "select id from tasks where crashes >= 2 and finished_at is null and state = 'queued' \
+           and queue in (select value from json_each(?1)) and wake_at > ?2 and ",
+        served!("tasks", "?3", "?4"),
+        " order by ready_at limit 1"
+    );
+    const { assert!(SUSPECT_CRASHES == 2) };
+    let (endpoints, except) = upstreams::lists(served);
+    let query = sqlx::query(SQL).bind(json(&queues)).bind(now.0).bind(endpoints).bind(except);
+    let found = query.fetch_optional(db).await?;
+    found.map(|row| Ok(TaskId(row.try_get("id")?))).transpose()
 }
 
 /// Starts those that crashed so many times.

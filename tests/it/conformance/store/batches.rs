@@ -63,11 +63,11 @@ async fn counts_and_close(store: &dyn Store) {
     let (batch, tasks) = new_batch(3);
     store.create_batch(&batch, &tasks).await.expect("create");
     let worker = new_worker(store).await;
-    let first = claim(store, worker, tasks[0].id).await;
+    let first = claim(store, worker, &tasks[0]).await;
     assert_eq!(first.batch, Some(batch.id));
     assert_eq!(applied(finish(store, &completed(&first)).await).batch, Some(batch.id));
     finish(store, &completed(&first)).await;
-    let second = claim(store, worker, tasks[1].id).await;
+    let second = claim(store, worker, &tasks[1]).await;
     assert_eq!(find(store, &batch).await.usage, USAGE, "a repeat counts once");
     let mut lost = failed(&second);
     lost.ending.usage = Some(USAGE);
@@ -85,7 +85,7 @@ async fn counts_and_close(store: &dyn Store) {
     store.close_batches(1000).await.expect("close");
     assert_eq!(find(store, &batch).await.state, BatchState::InProgress, "one line is unfinished");
 
-    let third = claim(store, worker, tasks[1].id).await;
+    let third = claim(store, worker, &tasks[1]).await;
     applied(finish(store, &completed(&third)).await);
     let closed = close(store, &batch).await;
     assert_eq!((closed.state, counts(&closed)), (BatchState::Completed, (3, 2, 1)));
@@ -96,9 +96,9 @@ async fn cancelled(store: &dyn Store) {
     let (batch, tasks) = new_batch(4);
     store.create_batch(&batch, &tasks).await.expect("create");
     let worker = new_worker(store).await;
-    let first = claim(store, worker, tasks[0].id).await;
+    let first = claim(store, worker, &tasks[0]).await;
     applied(finish(store, &completed(&first)).await);
-    claim(store, worker, tasks[1].id).await;
+    claim(store, worker, &tasks[1]).await;
     assert!(store.cancel_batch(ProjectId::new(), batch.id).await.expect("cancel").is_none());
     let asked =
         store.cancel_batch(batch.project, batch.id).await.expect("cancel").expect("the batch is there");

@@ -48,7 +48,7 @@ async fn retry_starts_a_run(store: &dyn Store) {
     let (worker, first) = run(store, &sent).await;
     applied(store.again(&[again(&first, Duration::ZERO)]).await.expect("again").remove(0));
     sweep_until(store, &sent, State::Queued, || async { drop(store.due(1000).await.expect("due")) }).await;
-    let second = claim(store, worker, sent.id).await;
+    let second = claim(store, worker, &sent).await;
     assert_eq!((second.attempt, second.failures), (2, 1));
     applied(finish(store, &failed(&second)).await);
     let met = store.retry(sent.project, sent.id).await.expect("retry");
@@ -62,7 +62,7 @@ async fn retry_starts_a_run(store: &dyn Store) {
     assert_eq!((task.state, task.failures, task.crashes, task.attempt), (State::Queued, 0, 0, 2));
     assert_eq!((task.error, task.usage, task.finished_at), (None, None, None));
     assert!(task.result_expires_at.is_none() && task.last_seq == change.seq);
-    let third = claim(store, worker, sent.id).await;
+    let third = claim(store, worker, &sent).await;
     assert_eq!((third.attempt, third.failures), (3, 0));
 }
 

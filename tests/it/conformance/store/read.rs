@@ -101,7 +101,7 @@ async fn positions(store: &dyn Store) {
     }
     assert_eq!(found, [Some(1), Some(2), Some(0)]);
     let worker = new_worker(store).await;
-    claim(store, worker, first.id).await;
+    claim(store, worker, &first).await;
     assert_eq!(store.position(first.project, first.id).await.expect("position"), None);
 }
 
@@ -110,7 +110,7 @@ async fn figures(store: &dyn Store) {
     let later = NewTask { delay: LONG, ..beside(&first) };
     store.submit(&[first.clone(), beside(&first), beside(&first), later]).await.expect("submit");
     let worker = new_worker(store).await;
-    let claimed = claim(store, worker, first.id).await;
+    let claimed = claim(store, worker, &first).await;
     for project in [Some(first.project), None] {
         let figures = store.queues(project).await.expect("queues");
         let ours = figures.iter().find(|figure| figure.queue == first.queue).expect("the queue is listed");

@@ -49,7 +49,7 @@ async fn repeated_id(store: &dyn Store) {
     let sent = NewTask { idempotency: key("k", 1), ..new_task() };
     let first = accept(store, &sent).await;
     let worker = new_worker(store).await;
-    claim(store, worker, sent.id).await;
+    claim(store, worker, &sent).await;
     let second = accept(store, &sent).await;
     assert_eq!((second.id, second.created_at, second.state), (first.id, first.created_at, State::InProgress));
 }

@@ -2,14 +2,14 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{Served, Store},
+    store::{START_GAP, SUSPECT_CRASHES, Served, Store},
     task::{ErrorCode, NewTask, Policy, ProjectId, State, TaskId},
 };
 use std::time::Duration;
 
 super::cases! {
     due_tasks_are_queued, deadlines, queue_timeouts, running_tasks_expire, queue_timeout_ends_with_the_first_attempt,
-    crashes, too_many_crashes, live_workers_keep_theirs, retired_workers_lose_theirs, equal_shares, forgotten,
+    crashes, too_many_crashes, crashes_in_doubt, live_workers_keep_theirs, retired_workers_lose_theirs, equal_shares, forgotten,
 }
 
 /// All suites that share a database give up at the same number of crashes.
@@ -93,7 +93,7 @@ async fn queue_timeout_ends_with_the_first_attempt(store: &dyn Store) {
 /// A task whose worker is about to be found dead.
 async fn abandoned(store: &dyn Store, sent: &NewTask) -> u32 {
     let worker = worker_for(store, Duration::from_millis(500)).await;
-    let claimed = claim(store, worker, sent.id).await;
+    let claimed = claim(store, worker, sent).await;
     assert!(store.heartbeat(worker, Duration::ZERO, 1).await.expect("heartbeat").is_some());
     claimed.attempt
 }
@@ -109,24 +109,75 @@ async fn crashes(store: &dyn Store) {
     sweep_until(store, &sent, State::Queued, || due(store)).await;
 }
 
-async fn too_many_crashes(store: &dyn Store) {
+async fn crashes_in_doubt(store: &dyn Store) {
+    let sent = twice_crashed(store).await;
+    let worker = new_worker(store).await;
+    claim(store, worker, &sent).await;
+    claim(store, worker, &another(store, &sent).await).await;
+    store.retire(worker).await.expect("retire");
+    let task = sweep_until(store, &sent, State::Scheduled, || reap(store)).await;
+    assert_eq!(task.crashes, CRASHES_MAX, "it may have been the other");
+    sweep_until(store, &sent, State::Queued, || due(store)).await;
+    let worker = new_worker(store).await;
+    claim(store, worker, &sent).await;
+    claim(store, worker, &another(store, &sent).await).await;
+    store.retire(worker).await.expect("retire");
+    let task = sweep_until(store, &sent, State::Failed, || reap(store)).await;
+    assert_eq!(task.crashes, CRASHES_MAX + 1, "there is one doubt, and no second");
+    clearly_its_own(store).await;
+}
+
+/// Another one started long before: that one is old.
+async fn clearly_its_own(store: &dyn Store) {
+    let sent = twice_crashed(store).await;
+    let worker = new_worker(store).await;
+    claim(store, worker, &another(store, &sent).await).await;
+    tokio::time::sleep(2 * START_GAP).await;
+    claim(store, worker, &sent).await;
+    store.retire(worker).await.expect("retire");
+    let task = sweep_until(store, &sent, State::Failed, || reap(store)).await;
+    assert_eq!(task.crashes, CRASHES_MAX);
+}
+
+async fn twice_crashed(store: &dyn Store) -> NewTask {
     let sent = new_task();
     accept(store, &sent).await;
-    let suspects = async || store.suspects(&[sent.id, TaskId::new()], &Served::All).await.expect("suspects");
-    for _ in 1..CRASHES_MAX {
-        assert!(suspects().await.is_empty());
+    for _ in 0..SUSPECT_CRASHES {
         abandoned(store, &sent).await;
         sweep_until(store, &sent, State::Scheduled, || reap(store)).await;
         sweep_until(store, &sent, State::Queued, || due(store)).await;
     }
-    assert_eq!(suspects().await, [sent.id]);
+    sent
+}
+
+/// An accepted task beside this one.
+async fn another(store: &dyn Store, task: &NewTask) -> NewTask {
+    let other = beside(task);
+    accept(store, &other).await;
+    other
+}
+
+async fn too_many_crashes(store: &dyn Store) {
+    let sent = new_task();
+    accept(store, &sent).await;
+    let queues = std::slice::from_ref(&sent.queue);
+    let suspects = async |served: &Served| store.has_suspects(queues, served).await.expect("suspects");
+    for _ in 1..CRASHES_MAX {
+        assert!(!suspects(&Served::All).await);
+        abandoned(store, &sent).await;
+        sweep_until(store, &sent, State::Scheduled, || reap(store)).await;
+        sweep_until(store, &sent, State::Queued, || due(store)).await;
+    }
+    assert!(suspects(&Served::All).await);
+    assert!(!suspects(&Served::Only { endpoints: Vec::new(), except: Vec::new() }).await, "paused");
+    assert!(!store.has_suspects(&[new_queue()], &Served::All).await.expect("suspects"), "another queue");
     let worker = new_worker(store).await;
     let nothing = store.claim(worker, &[sent.id], &Served::All).await.expect("claim");
     assert!(nothing.is_empty(), "a suspect is not claimed with others");
-    let ready = store.claim_ready(worker, std::slice::from_ref(&sent.queue), 10, &Served::All).await;
+    let ready = store.claim_ready(worker, queues, 10, &Served::All).await;
     assert!(ready.expect("claim").is_empty(), "nor where there is no queue");
     abandoned(store, &sent).await;
-    assert!(suspects().await.is_empty(), "it runs");
+    assert!(!suspects(&Served::All).await, "it runs");
     let task = sweep_until(store, &sent, State::Failed, || reap(store)).await;
     assert_eq!((task.crashes, task.attempt), (CRASHES_MAX, CRASHES_MAX));
     assert_eq!(task.error.map(|error| error.code), Some(ErrorCode::WorkerCrashed));

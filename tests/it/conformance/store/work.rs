@@ -123,7 +123,7 @@ async fn fence(store: &dyn Store) {
     let sent = new_task();
     let (worker, first) = run(store, &sent).await;
     store.release(worker, &[(sent.id, 1)]).await.expect("release");
-    let second = claim(store, worker, sent.id).await;
+    let second = claim(store, worker, &sent).await;
     assert_eq!(second.attempt, 2);
     match finish(store, &completed(&first)).await {
         Finished::Lost(change) => assert_eq!((change.attempt, change.state), (2, State::InProgress)),
@@ -206,7 +206,7 @@ async fn again_uncharged(store: &dyn Store) {
     throttled.charged = false;
     applied(store.again(&[throttled]).await.expect("again").remove(0));
     sweep_until(store, &sent, State::Queued, || async { drop(store.due(1000).await.expect("due")) }).await;
-    let second = claim(store, worker, sent.id).await;
+    let second = claim(store, worker, &sent).await;
     assert_eq!((second.attempt, second.failures), (2, 0));
     applied(finish(store, &completed(&second)).await);
     let task = get(store, &sent).await;

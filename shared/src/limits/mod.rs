@@ -1,0 +1,80 @@
+//! How much: quotas a minute, in buckets that all API processes share.
+//!
+//! In: asks, each a list of charges that are made together or not at all. Out: whether, and what is left. Never here: who has which quota
+//! ([`crate::identity::Quotas`]), and what a refusal looks like.
+
+mod gcra;
+mod memory;
+mod redis;
+mod shared;
+
+pub use memory::MemoryLimits;
+pub use redis::RedisLimits;
+pub use shared::SharedLimits;
+
+use async_trait::async_trait;
+use std::{sync::Arc, time::Duration};
+
+/// The window of every quota.
+pub const WINDOW: Duration = Duration::from_secs(60);
+
+/// So much, out of that bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// The bucket: a kind and an id, e.g. `requests:key_…`.
+    pub bucket: Arc<str>,
+    /// What it gives in a [`WINDOW`], at least 1.
+    pub quota: u32,
+    /// What is wanted; negative: given back.
+    pub cost: i64,
+}
+
+/// Charges that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The charges.
+    pub charges: Vec<Charge>,
+    /// They are made whether they fit or not: what was spent was spent.
+    pub forced: bool,
+}
+
+/// What is left in a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Of the quota.
+    pub remaining: u32,
+    /// Time until the whole quota is there again.
+    pub reset: Duration,
+    /// Time until the charge would fit; zero: it does.
+    pub wait: Duration,
+}
+
+/// What became of an ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it was charged.
+    pub charged: bool,
+    /// What is left, charge by charge.
+    pub left: Vec<Left>,
+}
+
+/// The buckets are away.
+#[derive(Debug, thiserror::Error)]
+#[error("the limits are away")]
+pub struct Error(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// What the buckets answer.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Buckets.
+#[async_trait]
+pub trait Limits: Send + Sync {
+    /// Judges each ask, one after the other: one verdict per ask, in order.
+    ///
+    /// # Errors
+    /// The buckets are away; nothing or something was charged.
+    ///
+    /// # Cancel safety
+    /// As with an error.
+    async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>>;
+}

@@ -1,0 +1,100 @@
+//! Buckets in Redis, and buckets of this process for as long as Redis is away.
+//!
+//! Meanwhile each process gives its share of every quota: all of them together give no more than the quota, on top of what was
+//! given before. How many they are is heard every second while Redis is there.
+
+use super::{Ask, Charge, Limits, MemoryLimits, RedisLimits, Result, Verdict};
+use async_trait::async_trait;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for Redis: requests stand behind it.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Between two greetings.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Who was not heard of for this long is gone.
+const LATELY: Duration = Duration::from_secs(10);
+
+/// Buckets in Redis, with buckets of this process behind them. Cheap to clone.
+#[derive(Clone)]
+pub struct SharedLimits(Arc<Inner>);
+
+struct Inner {
+    redis: RedisLimits,
+    mine: MemoryLimits,
+    away: AtomicBool,
+    processes: AtomicU32,
+}
+
+impl SharedLimits {
+    /// Over buckets in Redis.
+    #[must_use]
+    pub fn new(redis: RedisLimits) -> Self {
+        Self(Arc::new(Inner {
+            redis,
+            mine: MemoryLimits::default(),
+            away: AtomicBool::new(false),
+            processes: AtomicU32::new(1),
+        }))
+    }
+
+    /// Greets the others until `stop`, and finds out that Redis is back.
+    pub fn greet(&self, tasks: &mut JoinSet<()>, stop: CancellationToken) {
+        let Self(inner) = self.clone();
+        tasks.spawn(async move {
+            let mut period = interval(PERIOD);
+            period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while stop.run_until_cancelled(period.tick()).await.is_some() {
+                match timeout(PATIENCE, inner.redis.greet(LATELY)).await {
+                    Ok(Ok(processes)) => {
+                        inner.processes.store(processes, Relaxed);
+                        if inner.away.swap(false, Relaxed) {
+                            tracing::info!(processes, "limits are shared again");
+                        }
+                    }
+                    failed => inner.lose(failed.ok().and_then(Result::err)),
+                }
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn lose(&self, error: Option<super::Error>) {
+        if !self.away.swap(true, Relaxed) {
+            let processes = self.processes.load(Relaxed);
+            tracing::warn!(?error, processes, "Redis is away: this process gives its share of every limit");
+        }
+    }
+
+    /// This process's share of an ask.
+    fn share(&self, ask: &Ask) -> Ask {
+        let processes = self.processes.load(Relaxed).max(1);
+        let share = |charge: &Charge| Charge { quota: (charge.quota / processes).max(1), ..charge.clone() };
+        Ask { charges: ask.charges.iter().map(share).collect(), forced: ask.forced }
+    }
+}
+
+#[async_trait]
+impl Limits for SharedLimits {
+    async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>> {
+        let Self(inner) = self;
+        if !inner.away.load(Relaxed) {
+            match timeout(PATIENCE, inner.redis.take(asks)).await {
+                Ok(Ok(verdicts)) => return Ok(verdicts),
+                failed => inner.lose(failed.ok().and_then(Result::err)),
+            }
+        }
+        Ok(inner.mine.judge(&asks.iter().map(|ask| inner.share(ask)).collect::<Vec<_>>()))
+    }
+}
