@@ -250,6 +250,7 @@ async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), Api
         priority: task.priority,
     });
     let changes = tasks.iter().map(|task| Change {
+        orphan: false,
         task: task.id,
         project: task.project,
         batch: Some(batch.id),

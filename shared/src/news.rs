@@ -79,6 +79,7 @@ fn bell(task: &Task) -> Option<Bell> {
         project: task.project,
         queue: task.queue.clone(),
         priority: task.priority,
+        orphan: false,
     })
 }
 

@@ -130,7 +130,7 @@ impl ApalisQueue {
     }
 
     /// Rings for the first of these ids that are not there yet, at most `room`. Returns how many those were.
-    async fn ring(&self, lane: &Keys, ids: &[TaskId], room: usize) -> Result<usize> {
+    async fn ring(&self, lane: &Keys, ids: &[(TaskId, bool)], room: usize) -> Result<usize> {
         let (mut rung, mut rest) = (0, ids);
         while rung < room && !rest.is_empty() {
             let part;
@@ -161,17 +161,18 @@ impl ApalisQueue {
     }
 }
 
-fn bell(id: &TaskId) -> RedisTask {
+fn bell((id, orphan): &(TaskId, bool)) -> RedisTask {
     let name = task::task_id::TaskId::from_string(id.0.to_string());
-    TaskBuilder::new(id.0.as_bytes().to_vec()).task_id(name).run_at_timestamp(NEVER).build()
+    let at = if *orphan { NEVER - 1 } else { NEVER };
+    TaskBuilder::new(id.0.as_bytes().to_vec()).task_id(name).run_at_timestamp(at).build()
 }
 
 #[async_trait]
 impl Queue for ApalisQueue {
     async fn push(&self, bells: &[Bell]) -> Result<usize> {
-        let mut lanes = BTreeMap::<usize, Vec<TaskId>>::new();
+        let mut lanes = BTreeMap::<usize, Vec<(TaskId, bool)>>::new();
         for (place, bell) in bells.iter().filter_map(|bell| Some((self.place(&bell.queue)?, bell))) {
-            lanes.entry(place).or_default().push(bell.task);
+            lanes.entry(place).or_default().push((bell.task, bell.orphan));
         }
         if lanes.is_empty() {
             return Ok(0);

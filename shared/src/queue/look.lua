@@ -2,6 +2,7 @@
 -- KEYS, per lane: active, scheduled, data, meta, inflight, workers, wake. ARGV: the window, how many ids the caller is about to
 -- fetch, the name of the one worker. Answers two lists, by lane: ids that wait, and newly rung ids that had no room.
 local CHUNK = 1000 -- unpack() gives up at 8,000
+local NEVER = 2 ^ 32 - 1 -- the score of what was rung; that of an orphan is lower
 local window, most, worker = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local depths, surplus, total = {}, {}, 0
 
@@ -16,9 +17,9 @@ end
 -- Takes `count` ids from one end of a sorted set, a chunk at a time.
 local function take(command, key, count, give)
   while count > 0 do
-    local popped, ids = redis.call(command, key, math.min(count, CHUNK)), {}
-    for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
-    give(ids)
+    local popped, ids, scores = redis.call(command, key, math.min(count, CHUNK)), {}, {}
+    for i = 1, #popped, 2 do ids[#ids + 1], scores[#scores + 1] = popped[i], tonumber(popped[i + 1]) end
+    give(ids, scores)
     count = count - #ids
   end
 end
@@ -35,7 +36,15 @@ for lane = 1, #KEYS / 7 do
   local room = math.max(window - depth, 0)
   surplus[lane] = math.max(rung - room, 0)
   take('ZPOPMAX', scheduled, surplus[lane], function(ids) forget(data, meta, ids) end)
-  take('ZPOPMIN', scheduled, rung - surplus[lane], function(ids) redis.call('RPUSH', active, unpack(ids)) end)
+  take('ZPOPMIN', scheduled, rung - surplus[lane], function(ids, scores)
+    local orphans, others = {}, {}
+    for i, id in ipairs(ids) do
+      local to = scores[i] < NEVER and orphans or others
+      to[#to + 1] = id
+    end
+    if #orphans > 0 then redis.call('LPUSH', active, unpack(orphans)) end
+    if #others > 0 then redis.call('RPUSH', active, unpack(others)) end
+  end)
   depths[lane] = depth + rung - surplus[lane]
   total = total + depths[lane]
   -- Nobody fetches without being registered, and Redis may have been emptied.

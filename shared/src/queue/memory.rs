@@ -54,9 +54,14 @@ impl Ready {
             self.tags.clear();
         }
         let now = self.now.get(&bell.priority).copied().unwrap_or(0);
-        let next = self.tags.entry((bell.priority, bell.project)).or_insert(now);
-        let tag = now.max(*next);
-        *next = tag + 1;
+        let tag = if bell.orphan {
+            now
+        } else {
+            let next = self.tags.entry((bell.priority, bell.project)).or_insert(now);
+            let tag = now.max(*next);
+            *next = tag + 1;
+            tag
+        };
         self.order.insert((Reverse(bell.priority), tag, bell.task))
     }
 

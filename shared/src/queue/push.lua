@@ -1,4 +1,5 @@
--- KEYS: ready and tags of every lane. ARGV: the window, then the bells: lane, level, project, task (1 + 1 + 16 + 16 bytes).
+-- KEYS: ready and tags of every lane. ARGV: the window, then the bells: lane, level, project, task, whether it is an orphan
+-- (1 + 1 + 16 + 16 + 1 bytes).
 -- Answers how many ids were taken in.
 local SPAN = 2 ^ 44
 local window, taken = tonumber(ARGV[1]), 0
@@ -30,13 +31,16 @@ for i = 2, #ARGV do
   end
   if lane.room > 0 then
     local base, level, who = rank * SPAN, string.sub(bell, 2, 2), string.sub(bell, 2, 18)
+    local orphan = string.byte(bell, 35) == 1
     local tag = lane.next[who]
-    if not tag then
-      lane.now[level] = lane.now[level] or clock(lane, level, base)
+    if orphan or not tag then lane.now[level] = lane.now[level] or clock(lane, level, base) end
+    if orphan then
+      tag = lane.now[level]
+    elseif not tag then
       tag = math.max(lane.now[level], tonumber(redis.call('HGET', lane.tags, who) or 0))
     end
     if redis.call('ZADD', lane.ready, 'NX', base + tag, string.sub(bell, 19, 34)) == 1 then
-      lane.next[who] = tag + 1
+      if not orphan then lane.next[who] = tag + 1 end
       lane.room = lane.room - 1
       taken = taken + 1
     end

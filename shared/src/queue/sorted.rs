@@ -6,7 +6,7 @@
 //! - `lh:{queue}:tags:<lane>`, a hash, gone when the lane is empty. `<level><project>`: the tag that the project's next id gets.
 //!   `<level>`: the level's virtual time, the tag of the last id popped.
 //!
-//! A project's tags rise by one per id, and a project that was idle starts at the virtual time. So projects take turns however
+//! A project's tags rise by one per id, and a project that was idle starts at the virtual time, as an orphan does, out of turn. So projects take turns however
 //! many ids each has rung, and nobody saves up turns by waiting.
 //!
 //! `push.lua` and `pop.lua` do all of that. A pop that finds nothing waits in `BZMPOP` on a connection of its own. That way round
@@ -105,13 +105,14 @@ impl SortedQueue {
     }
 }
 
-/// Lane, level, project and task of a bell, as `push.lua` reads them.
+/// Lane, level, project and task of a bell, and whether it is an orphan, as `push.lua` reads them.
 fn pack(lane: usize, bell: &Bell) -> Vec<u8> {
     let level = 100 - bell.priority.clamp(-100, 100);
-    let mut bytes = Vec::with_capacity(34);
+    let mut bytes = Vec::with_capacity(35);
     bytes.extend([lane as u8, level as u8]);
     bytes.extend(bell.project.0.as_bytes());
     bytes.extend(bell.task.0.as_bytes());
+    bytes.push(u8::from(bell.orphan));
     bytes
 }
 

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 pub const SUSPECT_CRASHES: u32 = 2;
 
 /// Time before and after the start of such a task in which its worker starts no other.
-pub const START_GAP: Duration = Duration::from_millis(100);
+pub const START_GAP: Duration = Duration::from_millis(50);
 
 /// What became of one submitted task.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Bell {
     /// Its priority.
     pub priority: i16,
 }
+    /// Its worker died: it goes before what waits, since it was its turn already.
+    pub orphan: bool,
 
 /// An attempt that this worker holds.
 #[derive(Debug, Clone)]

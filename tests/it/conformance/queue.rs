@@ -58,6 +58,7 @@ pub(crate) async fn all(queue: &dyn Queue, order: Order) {
         Order::Fifo => earlier_pushes_first_then_age(queue).await,
     }
     an_id_is_there_once(queue, order).await;
+    an_orphan_goes_first(queue).await;
     lanes_are_served_by_weight(queue, 1).await;
     lanes_are_served_by_weight(queue, 7).await;
     a_lane_alone_gets_everything(queue).await;
@@ -75,7 +76,7 @@ pub(crate) fn lane(name: &str) -> QueueName {
 }
 
 fn bell(lane: &QueueName, project: ProjectId, priority: i16) -> Bell {
-    Bell { task: TaskId::new(), project, queue: lane.clone(), priority }
+    Bell { task: TaskId::new(), project, queue: lane.clone(), priority, orphan: false }
 }
 
 pub(crate) fn bells(lane: &QueueName, project: ProjectId, count: usize) -> Vec<Bell> {
@@ -112,6 +113,20 @@ async fn earlier_pushes_first_then_age(queue: &dyn Queue) {
     }
     assert_eq!(pop(queue, &lane, 4).await, [3, 4, 5, 0].map(|i| rung[i].task));
     assert_eq!(pop(queue, &lane, 4).await, [1, 2].map(|i| rung[i].task));
+}
+
+async fn an_orphan_goes_first(queue: &dyn Queue) {
+    let lane = lane("order");
+    let orphan = Bell { orphan: true, ..bell(&lane, ProjectId::DEFAULT, 0) };
+    let waiting = bells(&lane, ProjectId::DEFAULT, 3);
+    assert_eq!(queue.push(&waiting).await.expect("the queue answers"), 3);
+    let first = pop(queue, &lane, 1).await;
+    assert_eq!(queue.push(std::slice::from_ref(&orphan)).await.expect("the queue answers"), 1);
+    let late = bell(&lane, ProjectId::DEFAULT, 0);
+    assert_eq!(queue.push(std::slice::from_ref(&late)).await.expect("the queue answers"), 1);
+    let found = [first, pop(queue, &lane, 10).await].concat();
+    let expected = [waiting[0].task, orphan.task, waiting[1].task, waiting[2].task, late.task];
+    assert_eq!(found, expected);
 }
 
 async fn an_id_is_there_once(queue: &dyn Queue, order: Order) {

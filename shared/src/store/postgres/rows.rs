@@ -110,7 +110,7 @@ pub(super) fn changes(rows: &[PgRow]) -> Result<Vec<Change>> {
     rows.iter().map(change).collect()
 }
 
-/// Columns `id`, `project`, `queue` and `priority`.
+/// Columns `id`, `project`, `queue` and `priority`; no orphan.
 pub(super) fn bell(row: &PgRow) -> Result<Bell> {
     Ok(Bell {
         task: TaskId(get(row, "id")?),
@@ -120,6 +120,7 @@ pub(super) fn bell(row: &PgRow) -> Result<Bell> {
     })
 }
 
+        orphan: false,
 /// Columns `body`, `object` and `object_len`.
 pub(super) fn payload(row: &PgRow) -> Result<Payload> {
     if let Some(key) = get::<Option<String>>(row, "object")? {

@@ -14,7 +14,7 @@ use crate::{
     store::{Bell, Forgotten, Result, START_GAP, SUSPECT_CRASHES, Served},
     task::{Change, ErrorCode, QueueName},
 };
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgRow};
 use std::time::Duration;
 
 pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>> {
@@ -31,10 +31,13 @@ pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>
          where t.id = picked.id
          returning",
         change_columns!(),
-        ", t.queue, t.priority"
+        ", t.queue, t.priority, t.crashes"
     );
     let found = sqlx::query(SQL).bind(i64::from(limit)).fetch_all(pool).await?;
-    found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
+    let bell = |row: &PgRow| -> Result<Bell> {
+        Ok(Bell { orphan: get::<i16>(row, "crashes")? > 0, ..rows::bell(row)? })
+    };
+    found.iter().map(|row| Ok((rows::change(row)?, bell(row)?))).collect()
 }
 
 /// Rows that `ready` looks at, at most, when a queue has very many projects: each then brings fewer than `limit`.

@@ -11,7 +11,7 @@ use crate::{
     clock::UnixMs,
     task::{Change, ErrorCode, QueueName, State, TaskError, TaskId},
 };
-use sqlx::{Row, SqliteConnection, SqliteExecutor};
+use sqlx::{Row, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -31,9 +31,12 @@ pub(super) async fn due(
                  iif(attempt = 0, (select queue_timeout_ms from payloads where task = id), null), expires_at)) \
                where id in (select id from tasks where wake_at <= ?1 and state = 'scheduled' and expires_at > ?1 \
                  order by wake_at limit ?2) \
-               returning id, project, batch, attempt, last_seq, state, queue, priority";
+               returning id, project, batch, attempt, last_seq, state, queue, priority, crashes";
     let found = sqlx::query(sql).bind(now.0).bind(limit).fetch_all(db).await?;
-    found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
+    let bell = |row: &SqliteRow| -> Result<Bell, Fault> {
+        Ok(Bell { orphan: row.try_get::<u32, _>("crashes")? > 0, ..rows::bell(row)? })
+    };
+    found.iter().map(|row| Ok((rows::change(row)?, bell(row)?))).collect()
 }
 
 /// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3 and that are served (?4, ?5), in this order; `turn` is a task's place in its project.
