@@ -152,6 +152,7 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         Ok(lines) => {
             let first = lines.first().map(|line| line.model.clone());
             let model = first.filter(|first| lines.iter().all(|line| line.model == *first));
+            app.limiter.room(app.project, u32::try_from(lines.len()).unwrap_or(u32::MAX)).await?;
             let tasks = line_tasks(&app, id, &endpoint, window, &bytes, lines).await?;
             (batch(model.map(Into::into), None), tasks)
         }
@@ -223,6 +224,7 @@ async fn line_tasks(
             metadata: None,
             idempotency: None,
             batch: Some(BatchLine { batch, line, custom_id: good.custom_id.into() }),
+            reserved: None,
         });
     }
     Ok(tasks)
@@ -248,9 +250,9 @@ async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), Api
         project: task.project,
         queue: task.queue.clone(),
         priority: task.priority,
+        orphan: false,
     });
     let changes = tasks.iter().map(|task| Change {
-        orphan: false,
         task: task.id,
         project: task.project,
         batch: Some(batch.id),

@@ -42,7 +42,7 @@ const REDOC_PAGE: &str = r#"<!doctype html>
         submit::create, list::tasks, tasks::get, tasks::delete, tasks::result, stream::events, tasks::cancel,
         tasks::retry, ws::open, batches::create, batches::list, batches::get, batches::cancel, results::results,
         models::list, models::get, queues::list, admin::projects::create, admin::projects::list, admin::keys::create,
-        admin::keys::list, admin::keys::rotate, admin::keys::revoke, admin::audit::list, health::livez, health::readyz,
+        admin::keys::list, admin::keys::rotate, admin::keys::revoke, admin::limits::project, admin::limits::key, admin::audit::list, health::livez, health::readyz,
         health::healthz, health::metrics, openapi,
     ),
     modifiers(&Security),
@@ -92,7 +92,11 @@ fn secure(operation: &mut Operation, needs: Needs) {
         Needs::Scope(scope) => vec![scope.as_str()],
     };
     operation.security = Some(vec![SecurityRequirement::new("key", scopes)]);
-    let refusals = [("401", "No valid key or token."), ("403", "The key has not the scope for this.")];
+    let refusals = [
+        ("401", "No valid key or token."),
+        ("403", "The key has not the scope for this."),
+        ("429", "A limit of the caller is reached: `Retry-After` says when to come again."),
+    ];
     for (status, why) in refusals {
         let content = Content::new(Some(Ref::from_schema_name("ErrorResponse")));
         let response = ResponseBuilder::new().description(why).content("application/json", content);

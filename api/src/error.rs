@@ -3,6 +3,7 @@
 //! A handler returns an [`ApiError`]; the gate, which knows the request's id and what the client accepts, renders it: as
 //! OpenAI's envelope, or as `application/problem+json` when that is asked for.
 
+use crate::limits::Allowance;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -10,7 +11,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use shared::{batcher::Closed, identity::Scope, objects, store, task::RequestId, task::TaskError};
-use std::{error::Error as StdError, sync::Arc};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 type Cause = Arc<dyn StdError + Send + Sync>;
 
@@ -36,6 +37,43 @@ pub(crate) enum ApiError {
     /// The caller's credential is not for this.
     #[error("this needs a key with the scope {}", .0.as_str())]
     Forbidden(Scope),
+    /// A limit of the caller is reached.
+    #[error(
+        "limit reached: {} {} a minute for {whose}; this fits in {:.1} s", .allowance.quota(), .allowance.unit(),
+        .allowance.wait().as_secs_f64()
+    )]
+    Limited {
+        /// Whose limit.
+        whose: &'static str,
+        /// The limit.
+        allowance: Allowance,
+    },
+    /// More than a limit of the caller ever gives.
+    #[error(
+        "this may come to {cost} {unit}, and the limit for {whose} is {quota} a minute: ask for less, e.g. by max_tokens"
+    )]
+    NeverFits {
+        /// Whose limit.
+        whose: &'static str,
+        /// What is counted.
+        unit: &'static str,
+        /// The limit.
+        quota: u32,
+        /// What it may come to.
+        cost: i64,
+    },
+    /// As many tasks of the project wait as may.
+    #[error("limit reached: {quota} tasks of this project may wait")]
+    QueueFull {
+        /// The limit.
+        quota: u32,
+    },
+    /// Too many bad keys and tokens came from there.
+    #[error("too many invalid API keys or tokens from this address: come again in {:.0} s", .wait.as_secs_f64().ceil())]
+    Suspicious {
+        /// Until the next is looked at.
+        wait: Duration,
+    },
     /// There is no such thing, or it is another project's.
     #[error("{message}")]
     NotFound {
@@ -117,6 +155,11 @@ impl ApiError {
             Self::Invalid { code, param, .. } => (S::BAD_REQUEST, INVALID, *code, param.as_deref()),
             Self::Unauthorized => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
             Self::Forbidden(_) => (S::FORBIDDEN, "permission_error", "insufficient_scope", None),
+            Self::Limited { .. } | Self::NeverFits { .. } => {
+                (S::TOO_MANY_REQUESTS, LIMIT, "rate_limit_exceeded", None)
+            }
+            Self::QueueFull { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "queue_full", None),
+            Self::Suspicious { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "too_many_failed_logins", None),
             Self::NotFound { code, param, .. } => (S::NOT_FOUND, INVALID, *code, *param),
             Self::Method => (S::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", None),
             Self::Slow => (S::REQUEST_TIMEOUT, INVALID, "request_timeout", None),
@@ -202,8 +245,16 @@ impl ApiError {
                 let challenge = HeaderValue::try_from(challenge).expect("scopes are ASCII");
                 headers.insert(header::WWW_AUTHENTICATE, challenge)
             }
-            // OpenAI's clients repeat every 409 unless told that it changes nothing.
-            Self::Conflict(_) => headers.insert("x-should-retry", HeaderValue::from_static("false")),
+            Self::Limited { allowance, .. } => {
+                allowance.tell(headers);
+                headers.insert(header::RETRY_AFTER, seconds(allowance.wait()))
+            }
+            Self::Suspicious { wait } => headers.insert(header::RETRY_AFTER, seconds(*wait)),
+            Self::QueueFull { .. } => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5")),
+            // OpenAI's clients repeat every 409 and 429 unless told that it changes nothing.
+            Self::Conflict(_) | Self::NeverFits { .. } => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"))
+            }
             Self::Unavailable(_) | Self::KeyUnderWay => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
@@ -217,11 +268,17 @@ impl ApiError {
     }
 }
 
+/// Whole seconds, at least one.
+fn seconds(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64)
+}
+
 /// Marks a response that is an upstream's own, whatever its status: no envelope is put around it.
 #[derive(Clone, Copy)]
 pub(crate) struct Verbatim;
 
 const INVALID: &str = "invalid_request_error";
+const LIMIT: &str = "rate_limit_error";
 
 /// The media type of RFC 9457.
 pub(crate) const PROBLEM: &str = "application/problem+json";

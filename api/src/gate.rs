@@ -6,13 +6,14 @@
 use crate::{
     browser, docs,
     error::{ApiError, PROBLEM, Verbatim},
+    limits::{self, Allowance},
     routes::{self, Needs},
     state::Shared,
 };
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
 use shared::task::RequestId;
@@ -30,12 +31,19 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let problem = accepts.is_some_and(|accept| accept.contains(PROBLEM));
-    let admitted = admit(&app, &mut request, route.as_ref()).await;
-    let response = match admitted {
-        Ok(()) => next.run(request).await,
-        Err(error) => axum::response::IntoResponse::into_response(error),
+    let mut allowance = None;
+    let response = match admit(&app, &mut request, route.as_ref()).await {
+        Ok(admitted) => {
+            allowance = admitted;
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
     };
+    let tokens = response.extensions().get::<Allowance>().copied();
     let mut response = rendered(response, request_id, problem);
+    for allowance in allowance.into_iter().chain(tokens) {
+        allowance.tell(response.headers_mut());
+    }
     let id = HeaderValue::try_from(request_id.to_string()).expect("an id is ASCII");
     response.headers_mut().insert("x-request-id", id);
     browser::guard(response.headers_mut(), route.as_ref().is_some_and(|route| docs::is_page(route.as_str())));
@@ -43,21 +51,28 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
     response
 }
 
-/// Finds out who calls, and whether they may.
-async fn admit(app: &Shared, request: &mut Request, route: Option<&MatchedPath>) -> Result<(), ApiError> {
+/// Finds out who calls, and whether they may: identity, limits, scope.
+async fn admit(
+    app: &Shared,
+    request: &mut Request,
+    route: Option<&MatchedPath>,
+) -> Result<Option<Allowance>, ApiError> {
     let needs = routes::needs(route.map(MatchedPath::as_str), request.method());
     if matches!(needs, Needs::Nothing) {
-        return Ok(());
+        return Ok(None);
     }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    let visitor = app.identity.admit(peer, request.version(), request.uri(), request.headers()).await?;
+    let address = peer.map(|peer| limits::caller(peer, &app.config.api.trusted_proxies, request.headers()));
+    let visitor =
+        app.identity.admit(peer, address, request.version(), request.uri(), request.headers()).await?;
+    let allowance = app.limiter.request(&visitor.caller, address).await?;
     if let Needs::Scope(scope) = needs
         && !visitor.caller.may(scope)
     {
         return Err(ApiError::Forbidden(scope));
     }
     request.extensions_mut().insert(visitor);
-    Ok(())
+    Ok(allowance)
 }
 
 /// Puts the envelope around an error: ours, or one that the framework answered by itself.

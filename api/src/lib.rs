@@ -17,6 +17,7 @@ mod gate;
 mod health;
 mod idempotency;
 mod identity;
+mod limits;
 mod lines;
 mod list;
 mod listen;

@@ -77,9 +77,11 @@ fn table() -> Vec<Place> {
         at("/v1/queues").get(READ, queues::list),
         // Who there is
         at("/v1/admin/projects").post(ADMIN, admin::projects::create).get(ADMIN, admin::projects::list),
+        at("/v1/admin/projects/{id}/limits").post(ADMIN, admin::limits::project),
         at("/v1/admin/keys").post(ADMIN, admin::keys::create).get(ADMIN, admin::keys::list),
         at("/v1/admin/keys/{id}/rotate").post(ADMIN, admin::keys::rotate),
         at("/v1/admin/keys/{id}/revoke").post(ADMIN, admin::keys::revoke),
+        at("/v1/admin/keys/{id}/limits").post(ADMIN, admin::limits::key),
         at("/v1/admin/audit").get(ADMIN, admin::audit::list),
         // Health, for whoever runs this
         at("/livez").get(NOTHING, health::livez),

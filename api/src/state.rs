@@ -5,6 +5,7 @@ use crate::{
     error::ApiError,
     idempotency::Unanswered,
     identity::{Identity, Visitor},
+    limits::Limiter,
     submit,
     watcher::Watcher,
 };
@@ -33,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) config: Arc<Config>,
     /// Who may call.
     pub(crate) identity: Identity,
+    /// What callers may do.
+    pub(crate) limiter: Limiter,
     /// Idempotency keys under way.
     pub(crate) unanswered: Unanswered,
     /// Submits on their way to a common commit.
@@ -67,8 +70,10 @@ impl AppState {
         let watcher = Watcher::start(tasks, backends.store.clone(), stop.clone());
         let submits = submit::batcher(tasks, backends.store.clone(), herald.clone());
         let identity = Identity::start(tasks, backends.registry.clone(), &config, listen, stop.clone())?;
+        let limiter = Limiter::start(tasks, &backends, &config, stop.clone());
         Ok(Arc::new(Self {
             identity,
+            limiter,
             unanswered: Unanswered::default(),
             submits,
             herald,

@@ -5,6 +5,7 @@
 use crate::{
     error::{ApiError, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY},
+    limits::Allowance,
     parse::JsonBody,
     state::App,
     view::{self, Beside, TaskView},
@@ -118,7 +119,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(&headers)?;
     let patience = prefer_wait(&headers);
-    let (mut task, replayed) = accept(&app, &bytes, key.as_deref()).await?;
+    let Accepted { mut task, replayed, allowance } = accept(&app, &bytes, key.as_deref()).await?;
     let mut status = StatusCode::ACCEPTED;
     let mut kept = None;
     if let Some(patience) = patience.filter(|patience| !patience.is_zero() && !task.state.is_terminal()) {
@@ -151,46 +152,85 @@ pub(crate) async fn create(
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     view::ask_again(&mut response, &task);
+    if let Some(allowance) = allowance {
+        response.extensions_mut().insert(allowance);
+    }
     Ok(response)
 }
 
-/// Validates and commits one task. The flag tells whether an idempotency key brought an earlier one back.
+/// A committed task.
+pub(crate) struct Accepted {
+    /// The task.
+    pub(crate) task: Task,
+    /// An idempotency key brought an earlier one back.
+    pub(crate) replayed: bool,
+    /// What is left of the caller's tokens, if they are counted.
+    pub(crate) allowance: Option<Allowance>,
+}
+
+/// Validates, charges and commits one task.
 ///
 /// # Errors
 /// As `POST /v1/tasks` answers them.
 ///
 /// # Cancel safety
 /// A task whose caller leaves before its commit has begun is not committed, and nobody has been told that it is.
-pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Result<(Task, bool), ApiError> {
+pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Result<Accepted, ApiError> {
     let wanted = Wanted::parse(bytes)?;
     let valid = wanted.check(&app.config)?;
     let notes = app.catalogue.notes().await?;
     catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
         .map_err(|refusal| wanted::refused(&refusal))?;
-    let id = TaskId::new();
-    let body = bytes.slice_ref(wanted.body.get().as_bytes());
-    let payload =
-        timeout(DEADLINE_BODY, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
-    if matches!(payload, Payload::Object { .. }) {
-        failpoint::pass(Point::SubmitKept);
-    }
-    let idempotency = key.map(|key| Idempotency { key: key.to_owned(), fingerprint: wanted.fingerprint() });
-    let new = NewTask {
-        id,
-        project: app.project,
-        queue: valid.queue,
-        priority: valid.priority,
-        endpoint: wanted.endpoint.as_ref().into(),
-        model: valid.model,
-        payload,
-        relay: valid.relay,
-        delay: valid.delay,
-        run_at: valid.run_at,
-        policy: valid.policy,
-        metadata: valid.metadata,
-        idempotency,
-        batch: None,
+    app.limiter.room(app.project, 1).await?;
+    let charged = app.limiter.reserve(&app.visitor.caller, &wanted).await?;
+    let committed = async {
+        let id = TaskId::new();
+        let body = bytes.slice_ref(wanted.body.get().as_bytes());
+        let payload =
+            timeout(DEADLINE_BODY, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
+        if matches!(payload, Payload::Object { .. }) {
+            failpoint::pass(Point::SubmitKept);
+        }
+        let new = NewTask {
+            id,
+            project: app.project,
+            queue: valid.queue,
+            priority: valid.priority,
+            endpoint: wanted.endpoint.as_ref().into(),
+            model: valid.model,
+            payload,
+            relay: valid.relay,
+            delay: valid.delay,
+            run_at: valid.run_at,
+            policy: valid.policy,
+            metadata: valid.metadata,
+            idempotency: key
+                .map(|key| Idempotency { key: key.to_owned(), fingerprint: wanted.fingerprint() }),
+            batch: None,
+            reserved: charged.as_ref().map(|(_, reservation)| reservation.to_json()),
+        };
+        commit_one(app, new).await
     };
+    let committed = committed.await;
+    if let (false, Some((_, reservation))) = (matches!(committed, Ok(Submitted::Accepted(_))), &charged) {
+        app.limiter.give_back(reservation).await;
+    }
+    let allowance = charged.map(|(allowance, _)| allowance);
+    match committed? {
+        Submitted::Accepted(task) => Ok(Accepted { task: *task, replayed: false, allowance }),
+        Submitted::Replayed(earlier) => {
+            Ok(Accepted { task: fetch::find(app, earlier).await?, replayed: true, allowance: None })
+        }
+        Submitted::KeyReused => Err(ApiError::KeyReused),
+        Submitted::Refused(why) => {
+            Err(ApiError::Invalid { message: why, code: "invalid_value", param: None })
+        }
+    }
+}
+
+/// Waits for its part of a common commit.
+async fn commit_one(app: &App, new: NewTask) -> Result<Submitted, ApiError> {
+    let key = new.idempotency.as_ref().map(|idempotency| &idempotency.key);
     let under_way = key.map(|key| app.unanswered.begin(&format!("{}/{key}", app.project)));
     let committed = match under_way {
         // The same answer as the first one's, or none: it may yet be refused.
@@ -199,14 +239,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
         }
         _ => timeout(DEADLINE, app.submits.call(new)).await?,
     };
-    match committed?? {
-        Submitted::Accepted(task) => Ok((*task, false)),
-        Submitted::Replayed(earlier) => Ok((fetch::find(app, earlier).await?, true)),
-        Submitted::KeyReused => Err(ApiError::KeyReused),
-        Submitted::Refused(why) => {
-            Err(ApiError::Invalid { message: why, code: "invalid_value", param: None })
-        }
-    }
+    Ok(committed??)
 }
 
 /// The idempotency key of a request: with quotes, as the draft wants it, or without, as most clients send it.

@@ -11,7 +11,8 @@ use crate::{
     parse,
     state::App,
     stream::Open,
-    submit, tasks,
+    submit::{self, Accepted},
+    tasks,
     view::{self, Beside, TaskView},
     ws_protocol::{self, Ask, SUBSCRIPTIONS_MAX, Say, Standing, Wish},
 };
@@ -235,7 +236,8 @@ impl Connection {
             ));
         }
         let body = Bytes::from(String::from(Box::<str>::from(task)));
-        let (task, _) = submit::accept(&self.app, &body, key.as_deref()).await?;
+        self.app.limiter.request(&self.app.visitor.caller, None).await?;
+        let Accepted { task, .. } = submit::accept(&self.app, &body, key.as_deref()).await?;
         Ok(ack(id, &view::json(&TaskView::new(&task, &Beside::default()))))
     }
 

@@ -182,6 +182,8 @@ pub(crate) enum KeysCommand {
         /// Ends it by itself after a time such as 30d
         #[arg(long, value_name = "TIME", value_parser = time)]
         expires_in: Option<Duration>,
+        #[command(flatten)]
+        limits: RateArgs,
     },
     /// Print keys, newest first, those that have ended too
     List,
@@ -192,8 +194,29 @@ pub(crate) enum KeysCommand {
         #[arg(long, value_name = "TIME", value_parser = time, default_value = "24h")]
         overlap: Duration,
     },
+    /// Set all limits of a key; those not named are as for all keys
+    Limit {
+        id: String,
+        #[command(flatten)]
+        limits: RateArgs,
+    },
     /// End a key: refused everywhere within 5 s
     Revoke { id: String },
+}
+
+/// Limits in any minute.
+#[derive(ClapArgs, Clone, Copy)]
+pub(crate) struct RateArgs {
+    /// Requests in any minute
+    #[arg(long, value_name = "N", value_parser = limit())]
+    pub(crate) requests_per_minute: Option<u32>,
+    /// Tokens, in and out, in any minute
+    #[arg(long, value_name = "N", value_parser = limit())]
+    pub(crate) tokens_per_minute: Option<u32>,
+}
+
+fn limit() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(shared::identity::Quotas::MAX))
 }
 
 #[derive(Subcommand)]
@@ -202,6 +225,16 @@ pub(crate) enum ProjectsCommand {
     Create { name: String },
     /// Print projects, by name
     List,
+    /// Set all limits of a project; those not named are as for all projects
+    Limit {
+        /// Its name or id
+        project: String,
+        #[command(flatten)]
+        limits: RateArgs,
+        /// Tasks that may wait for a start
+        #[arg(long, value_name = "N", value_parser = limit())]
+        queued_tasks: Option<u32>,
+    },
 }
 
 /// How to reach the server, and how to print what it says.

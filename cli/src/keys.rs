@@ -1,7 +1,7 @@
 //! `longhaul keys` and `longhaul projects`: on the database itself, so that the first key needs none, and beside a server that runs.
 
 use crate::{
-    args::{Form, KeysCommand, ProjectsCommand, RegistryArgs},
+    args::{Form, KeysCommand, ProjectsCommand, RateArgs, RegistryArgs},
     client,
     output::{self, ERROR, Failure, NOT_FOUND, Outcome, USAGE},
 };
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use shared::{
     clock::UnixMs,
     config::{Database, Settings},
-    identity::{ApiKey, Scopes},
+    identity::{ApiKey, Quotas, Scopes},
     process,
-    store::{self, Grant, Key, NewKey, PostgresStore, Project, Registry, SqliteStore, Store},
+    store::{self, Grant, Key, NewKey, PostgresStore, Project, Registry, SqliteStore, Store, Whose},
     task::{KeyId, ProjectId},
 };
 use std::{process::ExitCode, sync::Arc};
@@ -30,14 +30,15 @@ pub(crate) fn keys(args: &RegistryArgs, command: &KeysCommand) -> ExitCode {
         return client::status(Err(Failure::new(USAGE, "-o id would lose the new key: use -o json")));
     }
     run(args, makes, async |registry, form| match command {
-        KeysCommand::Create { project, scopes, name, expires_in } => {
+        KeysCommand::Create { project, scopes, name, expires_in, limits } => {
             let scopes: Scopes = scopes.parse().map_err(|error| Failure::new(USAGE, format!("{error}")))?;
             if scopes.is_empty() || !Key::is_name(name) {
                 let what = "expected at least one scope, and a name of at most 128 characters";
                 return Err(Failure::new(USAGE, what));
             }
             let project = named(&registry, project).await?;
-            let grant = Grant { project, name: name.clone(), scopes, lives: *expires_in };
+            let grant =
+                Grant { project, name: name.clone(), scopes, lives: *expires_in, quotas: quotas(limits) };
             let (key, new) = NewKey::generate();
             let made = registry.create_key(ACTOR, &new, &grant).await.map_err(|error| broken(&error))?;
             show(&made.ok_or_else(|| Failure::new(NOT_FOUND, "no such project"))?, &key, form)
@@ -55,6 +56,9 @@ pub(crate) fn keys(args: &RegistryArgs, command: &KeysCommand) -> ExitCode {
             let made = registry.rotate_key(ACTOR, self::id(id)?, &new, *overlap).await;
             show(&made.map_err(|error| broken(&error))?.ok_or_else(|| unknown(id))?, &key, form)
         }
+        KeysCommand::Limit { id, limits } => {
+            limit(&registry, Whose::Key(self::id(id)?), quotas(limits), unknown(id), form).await
+        }
         KeysCommand::Revoke { id } => {
             let revoked = registry.revoke_key(ACTOR, self::id(id)?).await.map_err(|error| broken(&error))?;
             let revoked = revoked.ok_or_else(|| unknown(id))?;
@@ -70,25 +74,64 @@ pub(crate) fn keys(args: &RegistryArgs, command: &KeysCommand) -> ExitCode {
 /// Runs one of `longhaul projects`.
 pub(crate) fn projects(args: &RegistryArgs, command: &ProjectsCommand) -> ExitCode {
     let makes = matches!(command, ProjectsCommand::Create { .. });
-    run(args, makes, async |registry, form| {
-        let projects = match command {
-            ProjectsCommand::Create { name } => vec![create(&registry, name).await?],
-            ProjectsCommand::List => registry.projects().await.map_err(|error| broken(&error))?,
-        };
-        if form == Form::Json {
-            let views = projects.iter().map(|project| json!({"id": project.id, "name": project.name}));
-            let views: Vec<Value> = views.collect();
-            return output::raw(
-                match command {
-                    ProjectsCommand::Create { .. } => views[0].to_string(),
-                    ProjectsCommand::List => Value::from(views).to_string(),
-                }
-                .as_bytes(),
-            );
+    run(args, makes, async |registry, form| match command {
+        ProjectsCommand::Create { name } => {
+            let project = create(&registry, name).await?;
+            match form {
+                Form::Json => output::raw(project_view(&project).to_string().as_bytes()),
+                _ => list_projects(&[project], form),
+            }
         }
-        let row = |project: &Project| vec![project.id.to_string(), project.name.clone()];
-        output::listed(&["ID", "NAME"], projects.iter().map(row).collect(), form)
+        ProjectsCommand::List => {
+            list_projects(&registry.projects().await.map_err(|error| broken(&error))?, form)
+        }
+        ProjectsCommand::Limit { project, limits, queued_tasks } => {
+            let quotas = Quotas { queued_tasks: *queued_tasks, ..quotas(limits) };
+            let missing = || Failure::new(NOT_FOUND, format!("there is no project {project}"));
+            let id = match project.parse() {
+                Ok(id) => id,
+                Err(_) => {
+                    let found = registry.project(project).await.map_err(|error| broken(&error))?;
+                    found.ok_or_else(missing)?.id
+                }
+            };
+            limit(&registry, Whose::Project(id), quotas, missing(), form).await
+        }
     })
+}
+
+fn list_projects(projects: &[Project], form: Form) -> Outcome {
+    if form == Form::Json {
+        let views: Vec<Value> = projects.iter().map(project_view).collect();
+        return output::raw(Value::from(views).to_string().as_bytes());
+    }
+    let row = |project: &Project| vec![project.id.to_string(), project.name.clone(), said(&project.quotas)];
+    output::listed(&["ID", "NAME", "LIMITS"], projects.iter().map(row).collect(), form)
+}
+
+fn project_view(project: &Project) -> Value {
+    json!({"id": project.id, "name": project.name, "limits": project.quotas})
+}
+
+fn quotas(limits: &RateArgs) -> Quotas {
+    let RateArgs { requests_per_minute, tokens_per_minute } = *limits;
+    Quotas { requests_per_minute, tokens_per_minute, queued_tasks: None }
+}
+
+/// Limits for a person.
+fn said(quotas: &Quotas) -> String {
+    let said = quotas.named().into_iter().filter_map(|(name, limit)| Some(format!("{name}={}", limit?)));
+    said.collect::<Vec<_>>().join(" ")
+}
+
+async fn limit(registry: &Whom, whose: Whose, quotas: Quotas, missing: Failure, form: Form) -> Outcome {
+    if !registry.limit(ACTOR, whose, &quotas).await.map_err(|error| broken(&error))? {
+        return Err(missing);
+    }
+    match form {
+        Form::Json => output::raw(json!(quotas).to_string().as_bytes()),
+        _ => output::raw(format!("within 5 s: {}", said(&quotas)).trim_end_matches(": ").as_bytes()),
+    }
 }
 
 fn run(args: &RegistryArgs, makes: bool, command: impl AsyncFnOnce(Whom, Form) -> Outcome) -> ExitCode {
@@ -170,7 +213,7 @@ fn view(row: &Key, key: Option<&ApiKey>) -> Value {
     let mut view = json!({
         "id": row.id, "project": row.project_name, "project_id": row.project, "name": row.name, "hint": row.hint,
         "scopes": row.scopes, "created_at": row.created_at, "expires_at": row.expires_at, "revoked_at": row.revoked_at,
-        "used_at": row.used_at,
+        "used_at": row.used_at, "limits": row.quotas,
     });
     if let Some(key) = key {
         view["key"] = key.expose().into();

@@ -4,6 +4,7 @@ create table api_keys (
   id         blob not null primary key,
   project    blob not null references projects,
   name       text not null,
+  quotas     text,                              -- a JSON object: limits of its own
   hint       text not null,                     -- its first characters, by which people tell keys apart
   digest     blob not null unique,
   scopes     text not null,                     -- names with commas
@@ -24,3 +25,6 @@ create table acts (
   target  text not null,                        -- on what: an id
   detail  text not null                         -- a JSON object
 );
+
+-- Limits of its own, a JSON object.
+alter table projects add column quotas text;

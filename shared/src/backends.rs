@@ -3,6 +3,7 @@
 use crate::{
     config::{Config, Mode},
     events::{Events, MemoryEvents, RedisEvents},
+    limits::{Limits, MemoryLimits, RedisLimits, SharedLimits},
     objects::Objects,
     pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
@@ -22,6 +23,8 @@ pub struct Backends {
     pub queue: Arc<dyn Queue>,
     /// The shout.
     pub events: Arc<dyn Events>,
+    /// What callers may do.
+    pub limits: Arc<dyn Limits>,
     /// Large bodies.
     pub objects: Objects,
     /// Upstreams that are left alone.
@@ -68,6 +71,9 @@ impl Backends {
                 let events = RedisEvents::open(redis_url.expose())
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
+                let limits = RedisLimits::open(redis_url.expose())
+                    .await
+                    .map_err(|error| unopened("cannot use Redis")(&error))?;
                 let objects = config.objects.url.as_deref().map(object_store_at).transpose()?;
                 let store = Arc::new(store);
                 Ok(Self {
@@ -76,6 +82,7 @@ impl Backends {
                     store,
                     queue,
                     events: Arc::new(events),
+                    limits: Arc::new(SharedLimits::new(limits)),
                     objects: Objects::new(objects, config.objects.inline_bytes_max),
                 })
             }
@@ -101,6 +108,7 @@ impl Backends {
             store,
             queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),
             events: Arc::new(MemoryEvents::new()),
+            limits: Arc::new(MemoryLimits::default()),
             objects: Objects::new(Some(objects), config.objects.inline_bytes_max),
         })
     }

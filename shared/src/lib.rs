@@ -36,5 +36,7 @@ pub mod telemetry;
 
 pub mod rooms;
 
+pub mod limits;
+
 pub mod pauses;
 pub mod process;

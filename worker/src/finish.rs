@@ -145,6 +145,7 @@ async fn persist<T: Write>(store: &dyn Store, items: &[T]) -> store::Result<Vec<
 
 /// Writes a verdict.
 pub(crate) async fn settle(ctx: &Context, claimed: &Claimed, verdict: Verdict, told: Told) {
+    let spent = told.usage;
     let finished = match verdict {
         Verdict::Again { delay, charged, error } => again(ctx, claimed, (delay, charged, error), told).await,
         Verdict::End { state, reply, error } => {
@@ -169,6 +170,7 @@ pub(crate) async fn settle(ctx: &Context, claimed: &Claimed, verdict: Verdict, t
         }
     };
     count(claimed, finished.as_ref());
+    charge(ctx, claimed, finished.as_ref(), spent).await;
 }
 
 /// Accounts for a stopped attempt. The task is no longer this attempt's, so that the write is lost on it by construction, and
@@ -261,6 +263,21 @@ fn task_error(claimed: &Claimed, code: ErrorCode, message: &str) -> TaskError {
         retryable: true,
         attempt: claimed.attempt,
         upstream_status: None,
+    }
+}
+
+/// Puts the tokens that were spent in the place of those that were reserved; as long as more attempts follow, beside them.
+async fn charge(ctx: &Context, claimed: &Claimed, finished: Option<&Finished>, spent: Option<Usage>) {
+    let Some(reserved) = &claimed.reserved else { return };
+    let tokens = spent.map_or(0, |usage| usage.input_tokens.saturating_add(usage.output_tokens));
+    // Upstreams say absurd things.
+    let tokens = tokens.clamp(0, i64::from(u32::MAX));
+    let ask = match finished {
+        Some(Finished::Applied(change)) if change.state.is_terminal() => reserved.settled(tokens),
+        _ => reserved.charged(tokens),
+    };
+    if let Err(error) = ctx.backends.limits.take(&[ask]).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "tokens are not settled");
     }
 }
 

@@ -26,5 +26,6 @@ pub(crate) fn claimed(endpoint: &str) -> Claimed {
         execution_timeout: Duration::from_secs(60),
         backoff: Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) },
         waited: Duration::ZERO,
+        reserved: None,
     }
 }

@@ -1,5 +1,6 @@
 //! API keys: made, listed, rotated, revoked. The key itself is in the answer to its making, and nowhere after.
 
+use super::limits::Limits;
 use crate::{
     error::{ApiError, Wrapped},
     fetch::DEADLINE,
@@ -45,6 +46,9 @@ pub(crate) struct Wanted {
     /// Seconds after which it ends; without it, it lives until it is revoked.
     #[schema(minimum = 1, maximum = 316224000)]
     expires_in_s: Option<u64>,
+    /// Its limits.
+    #[serde(default)]
+    limits: Limits,
 }
 
 /// How a key is rotated.
@@ -88,6 +92,8 @@ pub(crate) struct KeyView<'a> {
     /// Unix seconds, to the minute.
     #[schema(value_type = Option<f64>)]
     used_at: Option<UnixMs>,
+    /// Its limits, where they are not those of all keys.
+    limits: Limits,
     /// The key itself: only in the answer to its making.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
@@ -107,6 +113,7 @@ impl<'a> KeyView<'a> {
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
             used_at: row.used_at,
+            limits: row.quotas.into(),
             key: key.map(ApiKey::expose),
         }
     }
@@ -141,8 +148,9 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         return Err(ApiError::invalid("name", "'name' may have at most 128 characters, and no U+0000."));
     }
     let lives = wanted.expires_in_s.map(|s| seconds("expires_in_s", s, 1)).transpose()?;
+    let quotas = wanted.limits.of_key("limits.")?;
     let project = project(&app, &wanted.project).await?;
-    let grant = Grant { project, name: wanted.name, scopes, lives };
+    let grant = Grant { project, name: wanted.name, scopes, lives, quotas };
     let (actor, (key, new)) = (app.actor(), NewKey::generate());
     let made = app.backends.registry.create_key(&actor, &new, &grant);
     let made = timeout(DEADLINE, made).await??.ok_or_else(|| no_project(&wanted.project))?;
@@ -190,10 +198,10 @@ pub(crate) async fn rotate(
 ) -> Result<Response, ApiError> {
     let rotation: Rotation = body.map_or(Ok(Rotation::default()), |body| parse::read(&body))?;
     let overlap = seconds("overlap_s", rotation.overlap_s.unwrap_or(OVERLAP), 0)?;
-    let old: KeyId = id.parse().map_err(|_| no_key(&id))?;
+    let old: KeyId = id.parse().map_err(|_| missing(&id))?;
     let (actor, (key, new)) = (app.actor(), NewKey::generate());
     let made = app.backends.registry.rotate_key(&actor, old, &new, overlap);
-    let made = timeout(DEADLINE, made).await??.ok_or_else(|| no_key(&id))?;
+    let made = timeout(DEADLINE, made).await??.ok_or_else(|| missing(&id))?;
     Ok(shown(&KeyView::new(&made, Some(&key))))
 }
 
@@ -213,10 +221,10 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
     MaybeJson(_): MaybeJson,
 ) -> Result<Response, ApiError> {
-    let key: KeyId = id.parse().map_err(|_| no_key(&id))?;
+    let key: KeyId = id.parse().map_err(|_| missing(&id))?;
     let actor = app.actor();
     let revoked = timeout(DEADLINE, app.backends.registry.revoke_key(&actor, key)).await??;
-    let revoked = revoked.ok_or_else(|| no_key(&id))?;
+    let revoked = revoked.ok_or_else(|| missing(&id))?;
     Ok(view::respond(StatusCode::OK, view::json(&KeyView::new(&revoked, None))))
 }
 
@@ -248,10 +256,10 @@ fn no_project(named: &str) -> ApiError {
     }
 }
 
-fn no_key(id: &str) -> ApiError {
+pub(super) fn missing(id: &str) -> ApiError {
     let id: String = id.chars().take(64).collect();
     ApiError::NotFound {
-        message: format!("No live API key found with id '{id}'."),
+        message: format!("No API key found with id '{id}'."),
         code: "key_not_found",
         param: Some("id"),
     }

@@ -1,5 +1,6 @@
 //! Projects: tenants that see nothing of each other.
 
+use super::limits::Limits;
 use crate::{
     error::{ApiError, Wrapped},
     fetch::DEADLINE,
@@ -37,11 +38,19 @@ pub(crate) struct ProjectView {
     /// Unix seconds.
     #[schema(value_type = f64)]
     created_at: UnixMs,
+    /// Its limits, where they are not those of all projects.
+    limits: Limits,
 }
 
 impl ProjectView {
     fn new(project: &Project) -> Self {
-        Self { id: project.id, object: "project", name: project.name.clone(), created_at: project.created_at }
+        Self {
+            id: project.id,
+            object: "project",
+            name: project.name.clone(),
+            created_at: project.created_at,
+            limits: project.quotas.into(),
+        }
     }
 }
 
@@ -80,4 +89,13 @@ pub(crate) async fn list(app: App) -> Result<Response, ApiError> {
     let projects = timeout(DEADLINE, app.backends.registry.projects()).await??;
     let list = List::new(projects.iter().map(ProjectView::new).collect(), (None, None), false);
     Ok(view::respond(StatusCode::OK, view::json(&list)))
+}
+
+pub(super) fn missing(id: &str) -> ApiError {
+    let id: String = id.chars().take(64).collect();
+    ApiError::NotFound {
+        message: format!("No project found with id '{id}'."),
+        code: "project_not_found",
+        param: Some("id"),
+    }
 }

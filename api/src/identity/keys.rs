@@ -99,7 +99,7 @@ impl Keys {
         keys
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, HashMap<Digest, Known>> {
+    fn entries(&self) -> RwLockReadGuard<'_, HashMap<Digest, Known>> {
         self.0.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,17 +107,19 @@ impl Keys {
         self.0.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whose key this is, if the registry was asked a moment ago.
+    pub(super) fn known(&self, digest: &Digest) -> Option<Arc<Visitor>> {
+        let entries = self.entries();
+        let known = entries.get(digest).filter(|known| known.asked.elapsed() < FRESH)?;
+        known.shown.store(true, Relaxed);
+        Some(known.visitor.clone())
+    }
+
     /// Whose key this is, if it is a live one.
     ///
     /// # Errors
-    /// The database is away and the key was not seen for a while.
+    /// The database is away.
     pub(super) async fn find(&self, digest: Digest) -> Result<Option<Arc<Visitor>>, ApiError> {
-        if let Some(known) = self.known().get(&digest)
-            && known.asked.elapsed() < FRESH
-        {
-            known.shown.store(true, Relaxed);
-            return Ok(known.visitor.is_good().then(|| known.visitor.clone()));
-        }
         let look = async {
             let _turn = self.0.asking.acquire().await;
             let asked = Instant::now();

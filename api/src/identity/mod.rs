@@ -9,12 +9,14 @@
 
 mod issuer;
 mod keys;
+mod logins;
 mod loopback;
 mod tokens;
 
 use crate::error::ApiError;
 use http::{HeaderMap, Uri, Version, header};
 use keys::Keys;
+use logins::Logins;
 use shared::{
     config::{Config, Secret},
     identity::{ApiKey, Caller, Credential, Digest},
@@ -67,6 +69,7 @@ pub(crate) struct Identity {
     operator: Option<(Digest, Arc<Visitor>)>,
     listens_here: bool,
     nobody: Arc<Visitor>,
+    logins: Logins,
     keys: Keys,
     tokens: Option<Tokens>,
 }
@@ -89,6 +92,7 @@ impl Identity {
         let nobody = visitor(Credential::Nothing);
         Ok(Self {
             tokens,
+            logins: Logins::new(config.limits.ip_failed_logins_per_minute),
             operator: operator.map(|key| (ApiKey::digest(key), visitor(Credential::Operator))),
             listens_here: listen.is_loopback(),
             keys: Keys::start(tasks, registry, nobody.revoked.clone(), stop),
@@ -96,13 +100,14 @@ impl Identity {
         })
     }
 
-    /// Who calls.
+    /// Who calls, from this `peer`, in the name of `address`.
     ///
     /// # Errors
-    /// 401, or the database is away and the credential was not seen for a while.
+    /// 401, 429, or the database is away and the credential was not seen for a while.
     pub(crate) async fn admit(
         &self,
         peer: Option<IpAddr>,
+        address: Option<IpAddr>,
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
@@ -113,27 +118,39 @@ impl Identity {
         {
             return Ok(visitor.clone());
         }
-        if let Some(shown) = shown
-            && let Some(visitor) = self.find(shown).await?
-        {
-            return Ok(visitor);
-        }
         // Clients that insist on sending some key are welcome as well.
         let is_open = self.listens_here && self.operator.is_none() && self.tokens.is_none();
         let is_here = is_open && loopback::is_local(peer, version, uri, headers);
-        match is_here && self.keys.is_empty().await? {
-            true => Ok(self.nobody.clone()),
-            false => Err(ApiError::Unauthorized),
+        if is_here && self.keys.is_empty().await? {
+            return Ok(self.nobody.clone());
+        }
+        match shown {
+            Some(shown) => self.find(shown, address).await?.ok_or(ApiError::Unauthorized),
+            None => Err(ApiError::Unauthorized),
         }
     }
 
-    async fn find(&self, shown: &str) -> Result<Option<Arc<Visitor>>, ApiError> {
+    async fn find(&self, shown: &str, address: Option<IpAddr>) -> Result<Option<Arc<Visitor>>, ApiError> {
         let digest = ApiKey::digest(shown);
-        match &self.tokens {
-            _ if ApiKey::is_well_formed(shown) => self.keys.find(digest).await,
-            Some(tokens) => tokens.find(shown, digest).await,
-            None => Ok(None),
+        let is_key = ApiKey::is_well_formed(shown);
+        let known = match &self.tokens {
+            _ if is_key => self.keys.known(&digest),
+            Some(tokens) => tokens.known(&digest),
+            None => None,
+        };
+        if let Some(visitor) = known {
+            return Ok(visitor.is_good().then_some(visitor));
         }
+        self.logins.begin(address)?;
+        let found = match &self.tokens {
+            _ if is_key => self.keys.find(digest).await?,
+            Some(tokens) => tokens.find(shown, digest).await?,
+            None => None,
+        };
+        if found.is_some() {
+            self.logins.good(address);
+        }
+        Ok(found)
     }
 }
 

@@ -3,7 +3,11 @@
 
 use super::{KeySource, Secret};
 use crate::{queue::Transport, task::QueueName};
-use std::{net::SocketAddr, time::Duration};
+use ipnet::IpNet;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use toml::Value;
 
 /// One kind of value.
@@ -49,6 +53,9 @@ pub(super) struct Algorithms;
 
 /// Origins of pages: a list, or one string with commas.
 pub(super) struct Origins;
+
+/// Networks or single addresses: a list, or one string with commas.
+pub(super) struct Networks;
 
 const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
@@ -203,6 +210,21 @@ impl Codec<Vec<String>> for Origins {
 
     fn show(&self, value: &Vec<String>) -> Option<String> {
         Algorithms.show(value)
+    }
+}
+
+impl Codec<Vec<IpNet>> for Networks {
+    fn read(&self, value: &Value) -> Result<Vec<IpNet>, String> {
+        let network = |text: &str| text.parse().or_else(|_| text.parse().map(IpAddr::into)).ok();
+        let named = names(value);
+        let read = named.and_then(|named| {
+            named.into_iter().filter(|name| !name.is_empty()).map(network).collect::<Option<Vec<IpNet>>>()
+        });
+        read.ok_or_else(|| "expected networks or addresses, as 10.0.0.0/8 or 192.0.2.7".to_owned())
+    }
+
+    fn show(&self, value: &Vec<IpNet>) -> Option<String> {
+        Algorithms.show(&value.iter().map(ToString::to_string).collect())
     }
 }
 

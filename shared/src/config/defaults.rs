@@ -1,7 +1,8 @@
 //! The values of everything that nobody set.
 
-use super::{Api, Config, Jwt, Lease, Mode, Objects, Worker};
+use super::{Api, Config, Jwt, Lease, Limits, Mode, Objects, Worker};
 use crate::{
+    identity::Quotas,
     queue::{Lane, Transport},
     task::{Backoff, Policy, QueueName},
 };
@@ -29,6 +30,7 @@ impl Config {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
                 key: None,
                 cors_origins: Vec::new(),
+                trusted_proxies: Vec::new(),
                 body_bytes_max: 16 << 20,
                 connections_max: 16_384,
                 header_timeout: Duration::from_secs(10),
@@ -71,6 +73,14 @@ impl Config {
                 result_ttl: Duration::from_secs(7 * 24 * 3_600),
             },
             objects: Objects { url: None, inline_bytes_max: 256 << 10 },
+            limits: Limits {
+                project: Quotas::default(),
+                key: Quotas::default(),
+                user: Quotas::default(),
+                ip_requests_per_minute: None,
+                ip_failed_logins_per_minute: Some(60),
+                output_tokens: 1_000,
+            },
             upstreams: Vec::new(),
             routes: Vec::new(),
             database_connections: 16,

@@ -25,9 +25,11 @@ pub use secret::Secret;
 pub use show::show;
 
 use crate::{
+    identity::Quotas,
     queue::{Lane, Transport},
     task::{Policy, QueueName},
 };
+use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Where the truth is kept.
@@ -72,6 +74,8 @@ pub struct Config {
     pub policy: Policy,
     /// Large bodies.
     pub objects: Objects,
+    /// Limits of callers.
+    pub limits: Limits,
     /// Model servers.
     pub upstreams: Vec<Upstream>,
     /// Models that are bound to upstreams.
@@ -89,6 +93,8 @@ pub struct Api {
     pub key: Option<Secret>,
     /// Origins whose pages may call, as browsers write them.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed when they say for whom they call.
+    pub trusted_proxies: Vec<IpNet>,
     /// Longest request body, bytes.
     pub body_bytes_max: usize,
     /// Connections at once.
@@ -165,6 +171,23 @@ pub struct Lease {
     pub ttl: Duration,
     /// Crashes after which a task is given up on.
     pub crashes_max: u32,
+}
+
+/// Limits of callers. Projects and keys may have other ones of their own.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Of each project.
+    pub project: Quotas,
+    /// Of each key.
+    pub key: Quotas,
+    /// Of each user of the identity provider.
+    pub user: Quotas,
+    /// Requests in any minute from each address.
+    pub ip_requests_per_minute: Option<u32>,
+    /// Bad keys and tokens in any minute from each address.
+    pub ip_failed_logins_per_minute: Option<u32>,
+    /// Tokens that a task is taken to write if it sets no maximum.
+    pub output_tokens: u32,
 }
 
 /// Large bodies.

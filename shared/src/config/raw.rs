@@ -6,11 +6,12 @@
 use super::{
     Config, ENDPOINTS, Mode, Route, Secret, Upstream,
     codec::{
-        Address, Algorithms, Bytes, Codec, Count, Hidden, Jwks, Maybe, Origins, Queues, Text, Time,
+        Address, Algorithms, Bytes, Codec, Count, Hidden, Jwks, Maybe, Networks, Origins, Queues, Text, Time,
         Transports, quoted, spelled,
     },
 };
 use crate::{
+    identity::Quotas,
     queue::{APALIS_WINDOW_MAX, Lane, Transport},
     task::QueueName,
 };
@@ -34,6 +35,7 @@ const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const LONG: Time = Time(MS, Duration::from_secs(366 * 86_400));
 const SHORT: Time = Time(MS, DAY);
+const LIMIT: Maybe<Count> = Maybe(Count(1, Quotas::MAX as u64));
 
 macro_rules! key {
     ($name:literal, $($field:ident).+, $codec:expr) => {
@@ -73,6 +75,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("api.listen", api.listen, Address),
     Key { secret: true, ..key!("api.key", api.key, Maybe(Hidden)) },
     key!("api.cors_origins", api.cors_origins, Origins),
+    key!("api.trusted_proxies", api.trusted_proxies, Networks),
     key!("api.body_bytes_max", api.body_bytes_max, Bytes(1 << 10, 1 << 30)),
     key!("api.connections_max", api.connections_max, Count(1, 1_000_000)),
     key!("api.header_timeout", api.header_timeout, SHORT),
@@ -109,6 +112,16 @@ pub(super) const KEYS: &[Key] = &[
     key!("task.backoff_base", policy.backoff.base, SHORT),
     key!("task.backoff_max", policy.backoff.max, SHORT),
     key!("task.result_ttl", policy.result_ttl, LONG),
+    key!("limits.project_requests_per_minute", limits.project.requests_per_minute, LIMIT),
+    key!("limits.project_tokens_per_minute", limits.project.tokens_per_minute, LIMIT),
+    key!("limits.project_queued_tasks", limits.project.queued_tasks, LIMIT),
+    key!("limits.key_requests_per_minute", limits.key.requests_per_minute, LIMIT),
+    key!("limits.key_tokens_per_minute", limits.key.tokens_per_minute, LIMIT),
+    key!("limits.user_requests_per_minute", limits.user.requests_per_minute, LIMIT),
+    key!("limits.user_tokens_per_minute", limits.user.tokens_per_minute, LIMIT),
+    key!("limits.ip_requests_per_minute", limits.ip_requests_per_minute, LIMIT),
+    key!("limits.ip_failed_logins_per_minute", limits.ip_failed_logins_per_minute, LIMIT),
+    key!("limits.output_tokens", limits.output_tokens, Count(1, 1_000_000)),
     key!("objects.url", objects.url, Maybe(Text)),
     key!("objects.inline_bytes_max", objects.inline_bytes_max, Bytes(0, 16 << 20)),
     Key { name: "queues", secret: false, read: read_lanes, show: show_lanes },

@@ -2,8 +2,10 @@
 
 mod caller;
 mod key;
+mod quotas;
 mod scope;
 
 pub use caller::{Caller, Credential};
 pub use key::{ApiKey, Digest};
+pub use quotas::Quotas;
 pub use scope::{Scope, Scopes, UnknownScope};

@@ -13,6 +13,7 @@ pub use redis::RedisLimits;
 pub use shared::SharedLimits;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
 /// The window of every quota.
@@ -58,6 +59,40 @@ pub struct Verdict {
     pub left: Vec<Left>,
 }
 
+/// What a task was charged before it ran, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Tokens.
+    pub tokens: u32,
+    /// Buckets with their quotas.
+    pub buckets: Vec<(Arc<str>, u32)>,
+}
+
+impl Reservation {
+    /// As it is kept beside the task.
+    ///
+    /// # Panics
+    /// Never: numbers and names are JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Arc<str> {
+        serde_json::to_string(self).expect("numbers and names are JSON").into()
+    }
+
+    /// Puts `used` tokens in the place of what was reserved.
+    #[must_use]
+    pub fn settled(&self, used: i64) -> Ask {
+        self.charged(used - i64::from(self.tokens))
+    }
+
+    /// Adds tokens that were used beside what was reserved.
+    #[must_use]
+    pub fn charged(&self, cost: i64) -> Ask {
+        let charge =
+            |(bucket, quota): &(Arc<str>, u32)| Charge { bucket: bucket.clone(), quota: *quota, cost };
+        Ask { charges: self.buckets.iter().map(charge).collect(), forced: true }
+    }
+}
+
 /// The buckets are away.
 #[derive(Debug, thiserror::Error)]
 #[error("the limits are away")]
@@ -77,4 +112,9 @@ pub trait Limits: Send + Sync {
     /// # Cancel safety
     /// As with an error.
     async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>>;
+
+    /// Runs beside the asks of a process that limits callers, and does not end: tells the others that it is there.
+    async fn keep(&self) {
+        std::future::pending().await
+    }
 }

@@ -6,17 +6,10 @@
 use super::{Ask, Charge, Limits, MemoryLimits, RedisLimits, Result, Verdict};
 use async_trait::async_trait;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Longest wait for Redis: requests stand behind it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -25,11 +18,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Who was not heard of for this long is gone.
 const LATELY: Duration = Duration::from_secs(10);
 
-/// Buckets in Redis, with buckets of this process behind them. Cheap to clone.
-#[derive(Clone)]
-pub struct SharedLimits(Arc<Inner>);
-
-struct Inner {
+/// Buckets in Redis, with buckets of this process behind them.
+pub struct SharedLimits {
     redis: RedisLimits,
     mine: MemoryLimits,
     away: AtomicBool,
@@ -40,36 +30,14 @@ impl SharedLimits {
     /// Over buckets in Redis.
     #[must_use]
     pub fn new(redis: RedisLimits) -> Self {
-        Self(Arc::new(Inner {
+        Self {
             redis,
             mine: MemoryLimits::default(),
             away: AtomicBool::new(false),
             processes: AtomicU32::new(1),
-        }))
+        }
     }
 
-    /// Greets the others until `stop`, and finds out that Redis is back.
-    pub fn greet(&self, tasks: &mut JoinSet<()>, stop: CancellationToken) {
-        let Self(inner) = self.clone();
-        tasks.spawn(async move {
-            let mut period = interval(PERIOD);
-            period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while stop.run_until_cancelled(period.tick()).await.is_some() {
-                match timeout(PATIENCE, inner.redis.greet(LATELY)).await {
-                    Ok(Ok(processes)) => {
-                        inner.processes.store(processes, Relaxed);
-                        if inner.away.swap(false, Relaxed) {
-                            tracing::info!(processes, "limits are shared again");
-                        }
-                    }
-                    failed => inner.lose(failed.ok().and_then(Result::err)),
-                }
-            }
-        });
-    }
-}
-
-impl Inner {
     fn lose(&self, error: Option<super::Error>) {
         if !self.away.swap(true, Relaxed) {
             let processes = self.processes.load(Relaxed);
@@ -87,14 +55,32 @@ impl Inner {
 
 #[async_trait]
 impl Limits for SharedLimits {
-    async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>> {
-        let Self(inner) = self;
-        if !inner.away.load(Relaxed) {
-            match timeout(PATIENCE, inner.redis.take(asks)).await {
-                Ok(Ok(verdicts)) => return Ok(verdicts),
-                failed => inner.lose(failed.ok().and_then(Result::err)),
+    async fn keep(&self) {
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            period.tick().await;
+            match timeout(PATIENCE, self.redis.greet(LATELY)).await {
+                Ok(Ok(processes)) => {
+                    self.processes.store(processes, Relaxed);
+                    if self.away.swap(false, Relaxed) {
+                        tracing::info!(processes, "limits are shared again");
+                    }
+                }
+                failed => self.lose(failed.ok().and_then(Result::err)),
             }
         }
-        Ok(inner.mine.judge(&asks.iter().map(|ask| inner.share(ask)).collect::<Vec<_>>()))
+    }
+
+    async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>> {
+        // What is forced was decided elsewhere: here it is only written down.
+        let forced = asks.iter().all(|ask| ask.forced);
+        if forced || !self.away.load(Relaxed) {
+            match timeout(PATIENCE, self.redis.take(asks)).await {
+                Ok(Ok(verdicts)) => return Ok(verdicts),
+                failed => self.lose(failed.ok().and_then(Result::err)),
+            }
+        }
+        Ok(self.mine.judge(&asks.iter().map(|ask| self.share(ask)).collect::<Vec<_>>()))
     }
 }

@@ -1,7 +1,7 @@
 //! What both engines share: how words, numbers and JSON are kept in columns, and what a database's error means to callers.
 
 use super::{BatchState, Error, Result};
-use crate::identity::{Digest, Scopes};
+use crate::identity::{Digest, Quotas, Scopes};
 use crate::task::{ErrorCode, QueueName, Relay, State, TaskError, Usage};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
@@ -109,6 +109,16 @@ pub(super) fn queue(name: &str) -> Result<QueueName> {
 /// The column's scopes.
 pub(super) fn scopes(names: &str) -> Result<Scopes> {
     names.parse().map_err(|_| Error::Unreadable { column: "scopes" })
+}
+
+/// The column's limits.
+pub(super) fn quotas(text: Option<&str>) -> Result<Quotas> {
+    Ok(from_json(text, "quotas")?.unwrap_or_default())
+}
+
+/// Limits as they are kept: none of them is no row's worth.
+pub(super) fn kept_quotas(quotas: &Quotas) -> Option<String> {
+    (*quotas != Quotas::default()).then(|| json(quotas))
 }
 
 /// The column's digest.

@@ -13,7 +13,7 @@ mod sqlite;
 mod types;
 
 pub use postgres::PostgresStore;
-pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry};
+pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
 pub use served::{Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
@@ -127,6 +127,9 @@ pub trait Store: Send + Sync {
     /// Ends the task as `cancelled`, whatever non-terminal state it is in. The result row gets the error; a line of a batch
     /// is counted as failed.
     async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>>;
+
+    /// How many tasks of the project wait, for a start in one of these queues or for their time; at most `most` are counted.
+    async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32>;
 
     /// Starts another run of a failed, cancelled or expired task: `failures` and `crashes` are zeroed, answer and error are
     /// removed, the deadline is set anew from the stored policy; the batch's count is taken back. `attempt` stays.

@@ -3,7 +3,7 @@
 use super::{Page, Result};
 use crate::{
     clock::UnixMs,
-    identity::{ApiKey, Digest, Scopes},
+    identity::{ApiKey, Digest, Quotas, Scopes},
     task::{ActId, KeyId, ProjectId},
 };
 use async_trait::async_trait;
@@ -18,6 +18,8 @@ pub struct Project {
     pub name: String,
     /// When it was made.
     pub created_at: UnixMs,
+    /// Its limits, where they are not those of all projects.
+    pub quotas: Quotas,
 }
 
 impl Project {
@@ -56,6 +58,8 @@ pub struct Key {
     pub revoked_at: Option<UnixMs>,
     /// When it was used last, to the minute.
     pub used_at: Option<UnixMs>,
+    /// Its limits, where they are not those of all keys.
+    pub quotas: Quotas,
 }
 
 impl Key {
@@ -99,6 +103,8 @@ pub struct Grant {
     pub scopes: Scopes,
     /// How long it lives; `None`: until it is revoked.
     pub lives: Option<Duration>,
+    /// Its limits, where they are not those of all keys.
+    pub quotas: Quotas,
 }
 
 /// A live key, as it is asked for with every request.
@@ -114,6 +120,15 @@ pub struct KnownKey {
     pub scopes: Scopes,
     /// How long it still lives, at most.
     pub left: Option<Duration>,
+}
+
+/// Who has limits of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// All callers of a project together.
+    Project(ProjectId),
+    /// A key.
+    Key(KeyId),
 }
 
 /// An administrative act.
@@ -161,6 +176,12 @@ pub trait Registry: Send + Sync {
         key: &NewKey,
         overlap: Duration,
     ) -> Result<Option<Key>>;
+
+    /// Sets limits. `false`: there is nobody of that id.
+    async fn limit(&self, actor: &str, whose: Whose, quotas: &Quotas) -> Result<bool>;
+
+    /// All limits that differ from those of the configuration.
+    async fn quotas(&self) -> Result<Vec<(Whose, Quotas)>>;
 
     /// Ends a key. Repeating it changes nothing. `None`: there is no such key.
     async fn revoke_key(&self, actor: &str, id: KeyId) -> Result<Option<Key>>;

@@ -2,6 +2,7 @@
 
 use crate::{
     clock::UnixMs,
+    limits::Reservation,
     task::{
         Backoff, BatchId, Change, Ending, Payload, ProjectId, QueueName, Relay, State, Task, TaskError,
         TaskId, Usage, WorkerId,
@@ -39,9 +40,9 @@ pub struct Bell {
     pub queue: QueueName,
     /// Its priority.
     pub priority: i16,
-}
     /// Its worker died: it goes before what waits, since it was its turn already.
     pub orphan: bool,
+}
 
 /// An attempt that this worker holds.
 #[derive(Debug, Clone)]
@@ -80,6 +81,8 @@ pub struct Claimed {
     pub backoff: Backoff,
     /// From ready to claimed, measured on the database's clock.
     pub waited: Duration,
+    /// What was charged for it before it ran.
+    pub reserved: Option<Reservation>,
 }
 
 /// A terminal write, fenced.

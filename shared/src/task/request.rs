@@ -134,4 +134,6 @@ pub struct NewTask {
     pub idempotency: Option<Idempotency>,
     /// Set for a line of a batch.
     pub batch: Option<BatchLine>,
+    /// What was charged for it before it ran, as the worker's settlement reads it: JSON.
+    pub reserved: Option<Arc<str>>,
 }

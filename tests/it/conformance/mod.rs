@@ -2,6 +2,7 @@
 
 mod apalis;
 mod events;
+mod limits;
 mod queue;
 mod registry;
 mod samples;
@@ -11,6 +12,7 @@ use self::queue::Order;
 use harness::{Redis, available, fresh_database, logs_folder};
 use shared::{
     events::{MemoryEvents, RedisEvents},
+    limits::{MemoryLimits, RedisLimits, SharedLimits},
     queue::{ApalisQueue, MemoryQueue, Queue, SortedQueue},
     store::{PostgresStore, SqliteStore, Store},
 };
@@ -81,6 +83,25 @@ async fn events_in_redis() -> anyhow::Result<()> {
     if available() {
         let redis = Redis::start(&logs_folder()?).await?;
         events::all(&RedisEvents::open(&redis.url).await?).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_in_memory() {
+    limits::all(&MemoryLimits::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_in_redis() -> anyhow::Result<()> {
+    if available() {
+        let redis = Redis::start(&logs_folder()?).await?;
+        limits::all(&RedisLimits::open(&redis.url).await?).await;
+        let shared = SharedLimits::new(RedisLimits::open(&redis.url).await?);
+        limits::all(&shared).await;
+        // Without Redis each process has buckets of its own.
+        drop(redis);
+        limits::all(&shared).await;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What every registry promises: the docs of trait `Registry`, case by case.
 
 use shared::{
-    identity::{ApiKey, Scope, Scopes},
+    identity::{ApiKey, Quotas, Scope, Scopes},
     store::{Grant, Key, NewKey, Project, Registry},
     task::{KeyId, ProjectId},
 };
@@ -27,7 +27,7 @@ async fn project(registry: &dyn Registry) -> Project {
 async fn made(registry: &dyn Registry, project: ProjectId, lives: Option<Duration>) -> (NewKey, Key) {
     let (_, new) = NewKey::generate();
     let scopes: Scopes = [Scope::Read, Scope::Submit].into_iter().collect();
-    let grant = Grant { project, name: "mine".into(), scopes, lives };
+    let grant = Grant { project, name: "mine".into(), scopes, lives, quotas: Quotas::default() };
     let key = registry.create_key("tester", &new, &grant).await.expect("create").expect("a project");
     assert_eq!((key.id, key.project, key.scopes, &*key.name), (new.id, project, scopes, "mine"));
     (new, key)
@@ -42,7 +42,13 @@ async fn is_known(registry: &dyn Registry, key: &NewKey) -> bool {
 async fn no_key_at_first(registry: &dyn Registry) {
     assert!(!registry.has_keys().await.expect("has keys"));
     let (_, new) = NewKey::generate();
-    let grant = Grant { project: ProjectId::new(), name: String::new(), scopes: Scopes::ALL, lives: None };
+    let grant = Grant {
+        project: ProjectId::new(),
+        name: String::new(),
+        scopes: Scopes::ALL,
+        lives: None,
+        quotas: Quotas::default(),
+    };
     assert_eq!(registry.create_key("tester", &new, &grant).await.expect("create"), None, "no such project");
     assert!(!registry.has_keys().await.expect("has keys"));
     made(registry, ProjectId::DEFAULT, None).await;

@@ -38,6 +38,7 @@ pub(super) fn new_task() -> NewTask {
         metadata: None,
         idempotency: None,
         batch: None,
+        reserved: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod disk_full;
 mod drain;
 mod failpoints;
 mod idempotency;
+mod limits;
 mod long_tasks;
 mod lost_replies;
 mod poison;

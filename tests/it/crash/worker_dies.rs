@@ -10,7 +10,11 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-both_transports!(its_tasks_are_run_again_and_end_once, many_kills_lose_nothing);
+both_transports!(
+    its_tasks_are_run_again_and_end_once,
+    its_tasks_go_before_the_backlog,
+    many_kills_lose_nothing
+);
 
 async fn its_tasks_are_run_again_and_end_once(mode: Mode) -> anyhow::Result<()> {
     let mut app = App::with(mode).slots(16).quick().start().await?;
@@ -29,6 +33,27 @@ async fn its_tasks_are_run_again_and_end_once(mode: Mode) -> anyhow::Result<()> 
         assert_eq!((&ended["status"], &ended["attempt"]), (&json!("completed"), &json!(2)), "{ended}");
         assert_eq!(app.executions(id), ["client_closed", "finished"]);
     }
+    Ok(())
+}
+
+/// It was their turn already: a backlog of half a minute is no reason to wait once more.
+async fn its_tasks_go_before_the_backlog(mode: Mode) -> anyhow::Result<()> {
+    let mut app = App::with(mode).slots(4).quick().start().await?;
+    let mut first = Vec::new();
+    for n in 0..4 {
+        first.push(app.client().ask(&format!("first {n}"), json!({"ttft_ms": 1_000})).await?);
+    }
+    let all_run = async || Ok((app.model.running() == 4).then_some(()));
+    eventually("the worker runs all of them", all_run).await?;
+    let history = history(&app).await?;
+    load(&app, &history, "backlog").run(400, |n| task(n, json!({"ttft_ms": 300}))).await?;
+    app.replace_worker(0, &[])?;
+    for id in &first {
+        let ended = app.client().ended(id).await?;
+        assert_eq!((&ended["status"], &ended["attempt"]), (&json!("completed"), &json!(2)), "{ended}");
+    }
+    let left = app.unfinished().await?;
+    assert!(left > 200, "only {left} of 400 are left: they went first");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod idempotency;
 mod keys;
 mod limits;
 mod many;
+mod rates;
 mod relay;
 mod stream;
 mod submit;

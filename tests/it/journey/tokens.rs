@@ -95,7 +95,10 @@ fn claims(change: &Value) -> Value {
 
 /// An app that takes the tokens of these keys, and has a project.
 async fn app(mode: Mode, jwks: &str) -> anyhow::Result<App> {
-    let app = App::with(mode).env("LONGHAUL_JWT__ISSUER", ISSUER).env("LONGHAUL_JWT__AUDIENCE", AUDIENCE);
+    let app = App::with(mode)
+        .env("LONGHAUL_LIMITS__IP_FAILED_LOGINS_PER_MINUTE", "none")
+        .env("LONGHAUL_JWT__ISSUER", ISSUER)
+        .env("LONGHAUL_JWT__AUDIENCE", AUDIENCE);
     let app = app.env("LONGHAUL_JWT__JWKS", jwks).start().await?;
     app.tenant("acme", "read").await?;
     Ok(app)

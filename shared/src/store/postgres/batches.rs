@@ -20,9 +20,9 @@ const CREATE: &str = concat!(
     "with born as (
        insert into batches (id, project, state, endpoint, completion_window, model, metadata, errors, total, created_at,
          expires_at, in_progress_at, finished_at, result_ttl_ms, result_expires_at)
-       values ($25, $26, case when $31::text is null then 'in_progress' else 'failed' end, $27, $28, $29, $30, $31, $32,
-         now_ms(), now_ms() + $33, case when $31 is null then now_ms() end, case when $31 is not null then now_ms() end,
-         $34, case when $31 is not null then now_ms() + $34 end)
+       values ($26, $27, case when $32::text is null then 'in_progress' else 'failed' end, $28, $29, $30, $31, $32, $33,
+         now_ms(), now_ms() + $34, case when $32 is null then now_ms() end, case when $32 is not null then now_ms() end,
+         $35, case when $32 is not null then now_ms() + $35 end)
        on conflict (id) do nothing returning id
      ), ",
     fresh!("exists (select from born)"),

@@ -36,11 +36,12 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
     (4, "suspects", include_str!("../../../../migrations/postgres/0004_suspects.sql")),
+    (5, "limits", include_str!("../../../../migrations/postgres/0005_limits.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.
@@ -209,6 +210,10 @@ impl Store for PostgresStore {
     }
     async fn queues(&self, project: Option<ProjectId>) -> Result<Vec<QueueFigures>> {
         within(VERB, read::queues(&self.pool, project)).await
+    }
+
+    async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32> {
+        within(VERB, read::waiting(&self.pool, project, queues, most)).await
     }
 
     async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>> {

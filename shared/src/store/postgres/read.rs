@@ -2,12 +2,12 @@
 
 use super::{
     super::codec,
-    rows::{self, change_columns, get as column, task_columns, task_tables},
+    rows::{self, change_columns, get as column, names, task_columns, task_tables},
 };
 use crate::{
     clock::UnixMs,
     store::{Error, ListQuery, Page, QueueFigures, Result, Worker},
-    task::{Answer, Change, Payload, ProjectId, Task, TaskId, WorkerId},
+    task::{Answer, Change, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
 };
 use sqlx::{PgConnection, PgPool, postgres::PgRow};
 
@@ -177,6 +177,22 @@ pub(super) async fn position(pool: &PgPool, project: ProjectId, id: TaskId) -> R
     let query = sqlx::query_scalar(SQL).bind(project.0).bind(id.0).bind(AHEAD_MAX);
     let ahead: Option<i64> = query.fetch_one(pool).await?;
     Ok(ahead.map(codec::count))
+}
+
+pub(super) async fn waiting(
+    pool: &PgPool,
+    project: ProjectId,
+    queues: &[QueueName],
+    most: u32,
+) -> Result<u32> {
+    let sql = "select count(*) from (
+        (select from unnest($2::text[]) as lanes(name), lateral (
+           select from tasks where state = 'queued' and queue = lanes.name and project = $1 limit $3) q)
+        union all (select from tasks where state = 'scheduled' and project = $1 limit $3)
+        limit $3) waiting";
+    let query = sqlx::query_scalar(sql).bind(project.0).bind(names(queues)).bind(i64::from(most));
+    let waiting: i64 = query.fetch_one(pool).await?;
+    Ok(u32::try_from(waiting).unwrap_or(u32::MAX))
 }
 
 pub(super) async fn queues(pool: &PgPool, project: Option<ProjectId>) -> Result<Vec<QueueFigures>> {

@@ -3,8 +3,8 @@
 use super::{PostgresStore, VERB, read::page, rows::get, within};
 use crate::{
     clock::{UnixMs, ms},
-    identity::Digest,
-    store::{Act, Error, Grant, Key, KnownKey, NewKey, Page, Project, Registry, Result, Store, codec},
+    identity::{Digest, Quotas},
+    store::{Act, Error, Grant, Key, KnownKey, NewKey, Page, Project, Registry, Result, Store, Whose, codec},
     task::{ActId, KeyId, ProjectId},
 };
 use async_trait::async_trait;
@@ -35,8 +35,9 @@ macro_rules! act {
 macro_rules! born {
     ($grant:literal) => {
         concat!(
-            "born as (insert into api_keys (id, project, name, hint, digest, scopes, lives_ms, created_at, expires_at)
-               select $3, g.project, g.name, $4, $5, g.scopes, g.lives_ms, now_ms(), now_ms() + g.lives_ms from ",
+            "born as (insert into api_keys
+                 (id, project, name, hint, digest, scopes, lives_ms, quotas, created_at, expires_at)
+               select $3, g.project, g.name, $4, $5, g.scopes, g.lives_ms, g.quotas, now_ms(), now_ms() + g.lives_ms from ",
             $grant,
             " returning *)"
         )
@@ -53,7 +54,8 @@ const CREATE_PROJECT: &str = concat!(
 const CREATE_KEY: &str = concat!(
     "with ",
     born!(
-        "(select id as project, $7 as name, $8 as scopes, $9::bigint as lives_ms from projects where id = $6) g"
+        "(select id as project, $7 as name, $8 as scopes, $9::bigint as lives_ms, $11::text as quotas
+          from projects where id = $6) g"
     ),
     act!("key.create", "project", "$10", "json_build_object('name', name, 'scopes', scopes)", "born"),
     " select b.*, p.name as project_name from born b join projects p on p.id = b.project"
@@ -65,6 +67,18 @@ const ROTATE_KEY: &str = concat!(
     born!("g"),
     act!("key.rotate", "project", "$9", "json_build_object('new', $8::text)", "born"),
     " select b.*, p.name as project_name from born b join projects p on p.id = b.project"
+);
+
+const LIMIT_PROJECT: &str = concat!(
+    "with changed as (update projects set quotas = $3 where id = $4 returning *)",
+    act!("project.limit", "id", "$5", "coalesce(quotas, '{}')", "changed"),
+    " select id from changed"
+);
+
+const LIMIT_KEY: &str = concat!(
+    "with changed as (update api_keys set quotas = $3 where id = $4 returning *)",
+    act!("key.limit", "project", "$5", "coalesce(quotas, '{}')", "changed"),
+    " select id from changed"
 );
 
 const REVOKE_KEY: &str = concat!(
@@ -81,6 +95,7 @@ fn project(row: &PgRow) -> Result<Project> {
         id: ProjectId(get(row, "id")?),
         name: get(row, "name")?,
         created_at: UnixMs(get(row, "created_at")?),
+        quotas: codec::quotas(get(row, "quotas")?)?,
     })
 }
 
@@ -97,6 +112,7 @@ fn key(row: &PgRow) -> Result<Key> {
         expires_at: moment("expires_at")?,
         revoked_at: moment("revoked_at")?,
         used_at: moment("used_at")?,
+        quotas: codec::quotas(get(row, "quotas")?)?,
     })
 }
 
@@ -154,6 +170,7 @@ impl Registry for PostgresStore {
         let query = query.bind(new.id.0).bind(&new.hint).bind(new.digest.as_slice());
         let query = query.bind(grant.project.0).bind(&grant.name).bind(grant.scopes.to_string());
         let query = query.bind(grant.lives.map(ms)).bind(new.id.to_string());
+        let query = query.bind(codec::kept_quotas(&grant.quotas));
         let row = within(VERB, async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
         row.as_ref().map(key).transpose()
     }
@@ -170,6 +187,30 @@ impl Registry for PostgresStore {
         let query = query.bind(id.0).bind(ms(overlap)).bind(new.id.to_string()).bind(id.to_string());
         let row = within(VERB, async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
         row.as_ref().map(key).transpose()
+    }
+
+    async fn limit(&self, actor: &str, whose: Whose, quotas: &Quotas) -> Result<bool> {
+        let (sql, id, target) = match whose {
+            Whose::Project(id) => (LIMIT_PROJECT, id.0, id.to_string()),
+            Whose::Key(id) => (LIMIT_KEY, id.0, id.to_string()),
+        };
+        let query = sqlx::query(sql).bind(Uuid::now_v7()).bind(actor);
+        let query = query.bind(codec::kept_quotas(quotas)).bind(id).bind(target);
+        let row = within(VERB, async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
+        Ok(row.is_some())
+    }
+
+    async fn quotas(&self) -> Result<Vec<(Whose, Quotas)>> {
+        let sql = "select true as is_project, id, quotas from projects where quotas is not null
+          union all select false, id, quotas from api_keys where quotas is not null and revoked_at is null";
+        let read = |row: &PgRow| {
+            let id: Uuid = get(row, "id")?;
+            let is_project = get(row, "is_project")?;
+            let whose = if is_project { Whose::Project(ProjectId(id)) } else { Whose::Key(KeyId(id)) };
+            Ok((whose, codec::quotas(get(row, "quotas")?)?))
+        };
+        let query = sqlx::query(sql);
+        within(VERB, async { query.fetch_all(&self.pool).await?.iter().map(read).collect() }).await
     }
 
     async fn revoke_key(&self, actor: &str, id: KeyId) -> Result<Option<Key>> {

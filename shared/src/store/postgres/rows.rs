@@ -4,7 +4,10 @@ use super::super::codec;
 use crate::{
     clock::UnixMs,
     store::{Batch, Bell, Claimed, Error, Result},
-    task::{Backoff, BatchId, BatchLine, Change, Payload, ProjectId, State, Task, TaskId, Usage, WorkerId},
+    task::{
+        Backoff, BatchId, BatchLine, Change, Payload, ProjectId, QueueName, State, Task, TaskId, Usage,
+        WorkerId,
+    },
 };
 use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow};
 use std::sync::Arc;
@@ -117,10 +120,10 @@ pub(super) fn bell(row: &PgRow) -> Result<Bell> {
         project: ProjectId(get(row, "project")?),
         queue: codec::queue(get(row, "queue")?)?,
         priority: get(row, "priority")?,
+        orphan: false,
     })
 }
 
-        orphan: false,
 /// Columns `body`, `object` and `object_len`.
 pub(super) fn payload(row: &PgRow) -> Result<Payload> {
     if let Some(key) = get::<Option<String>>(row, "object")? {
@@ -142,10 +145,15 @@ pub(super) fn columns(payload: &Payload) -> (Option<&[u8]>, Option<&str>, Option
 macro_rules! claimed_columns {
     () => {
         " t.*, (select now_ms()) as now, p.body, p.object, p.object_len, p.execution_timeout_ms, p.backoff_base_ms, \
-         p.backoff_max_ms "
+         p.backoff_max_ms, p.reserved "
     };
 }
 pub(super) use claimed_columns;
+
+/// Queues as an argument.
+pub(super) fn names(queues: &[QueueName]) -> Vec<&str> {
+    queues.iter().map(QueueName::as_str).collect()
+}
 
 pub(super) fn claimed(row: &PgRow) -> Result<Claimed> {
     let now: i64 = get(row, "now")?;
@@ -170,6 +178,7 @@ pub(super) fn claimed(row: &PgRow) -> Result<Claimed> {
             max: codec::span(get(row, "backoff_max_ms")?),
         },
         waited: codec::span(now - get::<i64>(row, "ready_at")?),
+        reserved: codec::from_json(get(row, "reserved")?, "reserved")?,
     })
 }
 

@@ -3,7 +3,7 @@
 use super::{
     super::codec,
     read::tenants,
-    rows::{self, change_columns, claimed_columns, get},
+    rows::{self, change_columns, claimed_columns, get, names},
     upstreams::served,
 };
 use crate::{
@@ -136,10 +136,6 @@ pub(super) async fn claim_suspect(
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(worker.0).bind(names(queues)).bind(endpoints).bind(except);
     query.fetch_optional(pool).await?.as_ref().map(rows::claimed).transpose()
-}
-
-fn names(queues: &[QueueName]) -> Vec<&str> {
-    queues.iter().map(QueueName::as_str).collect()
 }
 
 pub(super) async fn claim_ready(

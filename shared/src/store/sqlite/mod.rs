@@ -84,6 +84,10 @@ impl Store for SqliteStore {
         self.read(|db| read::queues(db, project)).await
     }
 
+    async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32> {
+        self.read(|db| read::waiting(db, project, queues, most)).await
+    }
+
     async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>> {
         let reason = reason.to_owned();
         self.write(move |db, now| owner::cancel(db, now, project, id, reason).boxed()).await

@@ -24,11 +24,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
     (4, "suspects", include_str!("../../../../migrations/sqlite/0004_suspects.sql")),
+    (5, "limits", include_str!("../../../../migrations/sqlite/0005_limits.sql")),
 ];
 
 /// The truth in one file, for one process.

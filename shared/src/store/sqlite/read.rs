@@ -2,9 +2,9 @@
 
 use super::{
     super::{ListQuery, Page, QueueFigures},
-    rows::{self, Fault, id_list, select_task},
+    rows::{self, Fault, id_list, json, select_task},
 };
-use crate::task::{Answer, Change, Payload, ProjectId, State, Task, TaskId};
+use crate::task::{Answer, Change, Payload, ProjectId, QueueName, State, Task, TaskId};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor};
 
 /// See [`super::super::Store::get`].
@@ -131,6 +131,21 @@ pub(super) async fn position(
                from tasks me where me.id = ?1 and me.project = ?2 and me.state = 'queued'";
     let row = sqlx::query(sql).bind(id.0).bind(project.0).fetch_optional(db).await?;
     row.as_ref().map(|row| rows::count(row, "ahead")).transpose()
+}
+
+/// See [`super::super::Store::waiting`].
+pub(super) async fn waiting(
+    db: impl SqliteExecutor<'_>,
+    project: ProjectId,
+    queues: &[QueueName],
+    most: u32,
+) -> Result<u32, Fault> {
+    let sql = "select count(*) from ( \
+                 select 1 from tasks where state = 'queued' and queue in (select value from json_each(?2)) and project = ?1 \
+                 union all select 1 from tasks where state = 'scheduled' and project = ?1 \
+                 limit ?3)";
+    let query = sqlx::query_scalar(sql).bind(project.0).bind(json(&queues)).bind(most);
+    Ok(query.fetch_one(db).await?)
 }
 
 /// See [`super::super::Store::queues`].

@@ -3,8 +3,8 @@
 use super::{SqliteStore, rows::Fault, rows::millis};
 use crate::{
     clock::UnixMs,
-    identity::Digest,
-    store::{self, Act, Grant, Key, KnownKey, NewKey, Page, Project, Registry, Store, codec},
+    identity::{Digest, Quotas},
+    store::{self, Act, Grant, Key, KnownKey, NewKey, Page, Project, Registry, Store, Whose, codec},
     task::{ActId, KeyId, ProjectId},
 };
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ fn project(row: &SqliteRow) -> Result<Project, Fault> {
         id: ProjectId(row.try_get("id")?),
         name: row.try_get("name")?,
         created_at: UnixMs(row.try_get("created_at")?),
+        quotas: codec::quotas(row.try_get("quotas")?).map_err(unreadable)?,
     })
 }
 
@@ -49,6 +50,7 @@ fn key(row: &SqliteRow) -> Result<Key, Fault> {
         expires_at: moment("expires_at")?,
         revoked_at: moment("revoked_at")?,
         used_at: moment("used_at")?,
+        quotas: codec::quotas(row.try_get("quotas")?).map_err(unreadable)?,
     })
 }
 
@@ -138,11 +140,13 @@ async fn born(
     new: &NewKey,
     grant: &Grant,
 ) -> Result<Option<Key>, Fault> {
-    let sql = "insert into api_keys (id, project, name, hint, digest, scopes, lives_ms, created_at, expires_at) \
-               select ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?8 + ?7 from projects where id = ?2";
+    let sql = "insert into api_keys (id, project, name, hint, digest, scopes, lives_ms, quotas, created_at, \
+                 expires_at) \
+               select ?1, id, ?3, ?4, ?5, ?6, ?7, ?9, ?8, ?8 + ?7 from projects where id = ?2";
     let query = sqlx::query(sql).bind(new.id.0).bind(grant.project.0).bind(&grant.name).bind(&new.hint);
     let query = query.bind(new.digest.as_slice()).bind(grant.scopes.to_string());
-    query.bind(grant.lives.map(millis)).bind(now.0).execute(&mut *db).await?;
+    let query = query.bind(grant.lives.map(millis)).bind(now.0).bind(codec::kept_quotas(&grant.quotas));
+    query.execute(&mut *db).await?;
     one_key(db, new.id).await
 }
 
@@ -176,6 +180,7 @@ async fn rotate_key(
         name: old.try_get("name")?,
         scopes: codec::scopes(old.try_get("scopes")?).map_err(unreadable)?,
         lives: old.try_get::<Option<i64>, _>("lives_ms")?.map(codec::span),
+        quotas: codec::quotas(old.try_get("quotas")?).map_err(unreadable)?,
     };
     let made = born(db, now, &new, &grant).await?;
     doing.note(db, now, grant.project, id.to_string(), json!({ "new": new.id.to_string() })).await?;
@@ -195,6 +200,34 @@ async fn revoke_key(
         doing.note(db, now, key.project, id.to_string(), json!({ "name": key.name })).await?;
     }
     Ok(found)
+}
+
+async fn limit(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    actor: String,
+    whose: Whose,
+    quotas: Quotas,
+) -> Result<bool, Fault> {
+    let (sql, action, id, target) = match whose {
+        Whose::Project(id) => (
+            "update projects set quotas = ?2 where id = ?1 returning id as project",
+            "project.limit",
+            id.0,
+            id.to_string(),
+        ),
+        Whose::Key(id) => (
+            "update api_keys set quotas = ?2 where id = ?1 returning project",
+            "key.limit",
+            id.0,
+            id.to_string(),
+        ),
+    };
+    let row = sqlx::query(sql).bind(id).bind(codec::kept_quotas(&quotas)).fetch_optional(&mut *db).await?;
+    let Some(row) = row else { return Ok(false) };
+    let project = ProjectId(row.try_get("project")?);
+    Doing { actor, action }.note(db, now, project, target, json!(quotas)).await?;
+    Ok(true)
 }
 
 async fn used(db: &mut SqliteConnection, now: UnixMs, keys: Vec<KeyId>) -> Result<(), Fault> {
@@ -244,6 +277,24 @@ impl Registry for SqliteStore {
     ) -> store::Result<Option<Key>> {
         let (doing, new) = (Doing::new(actor, "key.rotate"), new.clone());
         self.write(move |db, now| rotate_key(db, now, doing, id, new, overlap).boxed()).await
+    }
+
+    async fn limit(&self, actor: &str, whose: Whose, quotas: &Quotas) -> store::Result<bool> {
+        let (actor, quotas) = (actor.to_owned(), *quotas);
+        self.write(move |db, now| limit(db, now, actor, whose, quotas).boxed()).await
+    }
+
+    async fn quotas(&self) -> store::Result<Vec<(Whose, Quotas)>> {
+        let sql = "select 1 as is_project, id, quotas from projects where quotas is not null \
+                   union all select 0, id, quotas from api_keys where quotas is not null and revoked_at is null";
+        let read = |row: &SqliteRow| {
+            let id: Uuid = row.try_get("id")?;
+            let is_project = row.try_get::<u32, _>("is_project")? == 1;
+            let whose = if is_project { Whose::Project(ProjectId(id)) } else { Whose::Key(KeyId(id)) };
+            Ok((whose, codec::quotas(row.try_get("quotas")?).map_err(unreadable)?))
+        };
+        let query = sqlx::query(sql);
+        self.read(|db| async move { query.fetch_all(db).await?.iter().map(read).collect() }).await
     }
 
     async fn revoke_key(&self, actor: &str, id: KeyId) -> store::Result<Option<Key>> {

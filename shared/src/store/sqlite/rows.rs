@@ -216,6 +216,10 @@ pub(super) fn claimed(row: &SqliteRow, now: UnixMs) -> Result<Claimed, Fault> {
             max: duration(row.try_get("backoff_max_ms")?),
         },
         waited: duration(now.0 - row.try_get::<i64, _>("ready_at")?),
+        reserved: row
+            .try_get::<Option<&str>, _>("reserved")?
+            .map(|text| from_json(text, "reserved"))
+            .transpose()?,
     })
 }
 

@@ -52,6 +52,7 @@ fn task() -> NewTask {
         metadata: Some("{\"$a.b\":\"x\"}".into()),
         idempotency: None,
         batch: None,
+        reserved: None,
     }
 }
 

@@ -134,7 +134,7 @@ async fn start(
     // In the order of the list.
     let sql = "select t.id, t.project, t.batch, t.attempt, t.failures, t.crashes, t.max_attempts, t.queue, t.endpoint, \
                  t.model, t.relay, t.last_seq, t.expires_at, t.ready_at, p.execution_timeout_ms, p.backoff_base_ms, \
-                 p.backoff_max_ms, p.body, p.object, p.object_len \
+                 p.backoff_max_ms, p.reserved, p.body, p.object, p.object_len \
                from json_each(?1) as list join tasks t on t.id = unhex(list.value) join payloads p on p.task = t.id \
                order by list.key";
     let mut started: Vec<TaskId> = rows::fences(&started)?.into_iter().map(|(id, _)| id).collect();

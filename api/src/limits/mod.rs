@@ -1,0 +1,245 @@
+//! How much callers may do: each request is charged to the caller's key or user, its project and its address; each task's tokens to the
+//! first two. What is not limited is not charged, and costs nothing.
+//!
+//! The charges of all requests that are under way go to the buckets ([`shared::limits`]) in common. Tokens are reserved when a task is
+//! accepted; the worker settles with what was really used.
+
+mod address;
+mod book;
+mod room;
+mod tokens;
+
+pub(crate) use address::{bucket, caller};
+
+use crate::{error::ApiError, wanted::Wanted};
+use book::Book;
+use http::{HeaderMap, HeaderValue, header::HeaderName};
+use room::Rooms;
+use shared::{
+    backends::Backends,
+    batcher::{Batcher, Gather},
+    config::{self, Config},
+    identity::{Caller, Credential},
+    limits::{Ask, Charge, Left, Reservation, Verdict, WINDOW},
+    task::ProjectId,
+};
+use std::{net::IpAddr, time::Duration};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Knows what each caller may do, and what is left of it.
+pub(crate) struct Limiter {
+    rules: config::Limits,
+    book: Book,
+    rooms: Rooms,
+    asks: Batcher<Ask, Option<Verdict>>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Requests,
+    Tokens,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// The limit that is nearest to its end, as responses tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    unit: Unit,
+    quota: u32,
+    left: Left,
+}
+
+/// A limit and whose it is.
+struct Rule {
+    whose: &'static str,
+    charge: Charge,
+}
+
+impl Limiter {
+    /// Starts what it needs beside the requests, on `tasks`.
+    pub(crate) fn start(
+        tasks: &mut JoinSet<()>,
+        backends: &Backends,
+        config: &Config,
+        stop: CancellationToken,
+    ) -> Self {
+        let limits = backends.limits.clone();
+        let asks =
+            Batcher::start(tasks, Gather { heirless: false, ..Gather::default() }, move |asks: Vec<Ask>| {
+                let limits = limits.clone();
+                async move {
+                    match limits.take(&asks).await {
+                        Ok(verdicts) => verdicts.into_iter().map(Some).collect(),
+                        Err(error) => {
+                            tracing::warn!(error = &error as &dyn std::error::Error, "nobody is limited");
+                            vec![None; asks.len()]
+                        }
+                    }
+                }
+            });
+        let limits = backends.limits.clone();
+        let keeping = stop.clone();
+        tasks.spawn(async move {
+            keeping.run_until_cancelled(limits.keep()).await;
+        });
+        let book = Book::start(tasks, backends.registry.clone(), stop);
+        let lanes = config.lanes.iter().map(|lane| lane.name.clone()).collect();
+        let rooms = Rooms::new(backends.store.clone(), lanes);
+        Self { rules: config.limits.clone(), book, asks, rooms }
+    }
+
+    /// Charges one request.
+    ///
+    /// # Errors
+    /// 429.
+    pub(crate) async fn request(
+        &self,
+        caller: &Caller,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Allowance>, ApiError> {
+        let mut rules = self.rules(caller, Unit::Requests, 1);
+        if let (Some(quota), Some(address)) = (self.rules.ip_requests_per_minute, address) {
+            let bucket = format!("requests:{}", address::bucket(address)).into();
+            rules.push(Rule { whose: "this address", charge: Charge { bucket, quota, cost: 1 } });
+        }
+        self.charge(Unit::Requests, rules).await
+    }
+
+    /// Reserves tokens for a task, if its caller's are counted.
+    ///
+    /// # Errors
+    /// 429.
+    pub(crate) async fn reserve(
+        &self,
+        caller: &Caller,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<(Allowance, Reservation)>, ApiError> {
+        let mut rules = self.rules(caller, Unit::Tokens, 0);
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let tokens = tokens::estimate(&wanted.endpoint, wanted.body, self.rules.output_tokens);
+        rules.iter_mut().for_each(|rule| rule.charge.cost = i64::from(tokens));
+        let buckets = rules.iter().map(|rule| (rule.charge.bucket.clone(), rule.charge.quota)).collect();
+        let allowance = self.charge(Unit::Tokens, rules).await?;
+        Ok(allowance.map(|allowance| (allowance, Reservation { tokens, buckets })))
+    }
+
+    /// Gives a reservation back: there is no task.
+    pub(crate) async fn give_back(&self, reservation: &Reservation) {
+        let _ = self.asks.call(reservation.settled(0)).await;
+    }
+
+    /// Whether so many more tasks of the project may wait.
+    ///
+    /// # Errors
+    /// 429; or the database is away.
+    pub(crate) async fn room(&self, project: ProjectId, more: u32) -> Result<(), ApiError> {
+        match self.book.project(project).or(self.rules.project).queued_tasks {
+            Some(quota) => self.rooms.take(project, quota, more).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What limits this caller.
+    fn rules(&self, caller: &Caller, unit: Unit, cost: i64) -> Vec<Rule> {
+        let own = match &caller.credential {
+            Credential::Key(id) => Some(("this key", id.to_string(), self.book.key(*id).or(self.rules.key))),
+            Credential::Token(user) => Some(("this user", user.to_string(), self.rules.user)),
+            Credential::Nothing | Credential::Operator => None,
+        };
+        let project = self.book.project(caller.project).or(self.rules.project);
+        let all = own.into_iter().chain([("this project", caller.project.to_string(), project)]);
+        let limited = all.filter_map(|(whose, id, quotas)| {
+            let quota = match unit {
+                Unit::Requests => quotas.requests_per_minute,
+                Unit::Tokens => quotas.tokens_per_minute,
+            }?;
+            let bucket = format!("{}:{id}", unit.name()).into();
+            Some(Rule { whose, charge: Charge { bucket, quota, cost } })
+        });
+        limited.collect()
+    }
+
+    async fn charge(&self, unit: Unit, rules: Vec<Rule>) -> Result<Option<Allowance>, ApiError> {
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        if let Some(rule) = rules.iter().find(|rule| rule.charge.cost > i64::from(rule.charge.quota)) {
+            let Rule { whose, charge } = rule;
+            return Err(ApiError::NeverFits {
+                whose,
+                unit: unit.name(),
+                quota: charge.quota,
+                cost: charge.cost,
+            });
+        }
+        let charges = rules.iter().map(|rule| rule.charge.clone()).collect();
+        let verdict = self.asks.call(Ask { charges, forced: false }).await?;
+        let Some(verdict) = verdict else { return Ok(None) };
+        let allowances = rules
+            .iter()
+            .zip(&verdict.left)
+            .map(|(rule, left)| (rule.whose, Allowance { unit, quota: rule.charge.quota, left: *left }));
+        if verdict.charged {
+            return Ok(allowances
+                .map(|(_, allowance)| allowance)
+                .min_by_key(|allowance| allowance.left.remaining));
+        }
+        let (whose, allowance) =
+            allowances.max_by_key(|(_, allowance)| allowance.left.wait).expect("there is a rule");
+        Err(ApiError::Limited { whose, allowance })
+    }
+}
+
+impl Allowance {
+    /// What is counted, by name.
+    pub(crate) fn unit(&self) -> &'static str {
+        self.unit.name()
+    }
+
+    /// The limit, a minute.
+    pub(crate) fn quota(&self) -> u32 {
+        self.quota
+    }
+
+    /// Time until the refused charge fits.
+    pub(crate) fn wait(&self) -> Duration {
+        self.left.wait
+    }
+
+    /// Writes the fields of the IETF's draft, and those that OpenAI's clients know.
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        let (name, quota, left) = (self.unit(), self.quota, self.left);
+        // A refused one is told when to come again, and not when all of it will be there.
+        let reset = if left.wait.is_zero() { left.reset } else { left.wait };
+        let seconds = reset.as_secs_f64();
+        let policy = format!(r#""{name}";q={quota};w={}"#, WINDOW.as_secs());
+        let allowance = format!(r#""{name}";r={};t={}"#, left.remaining, seconds.ceil());
+        for (field, value) in [("ratelimit-policy", policy), ("ratelimit", allowance)] {
+            headers.append(HeaderName::from_static(field), ascii(&value));
+        }
+        for (field, value) in [
+            ("limit", quota.to_string()),
+            ("remaining", left.remaining.to_string()),
+            ("reset", format!("{seconds:.3}s")),
+        ] {
+            let field = HeaderName::try_from(format!("x-ratelimit-{field}-{name}")).expect("a header's name");
+            headers.insert(field, ascii(&value));
+        }
+    }
+}
+
+fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("digits and names are ASCII")
+}
