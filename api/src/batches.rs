@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use shared::{
     catalog::{self, Refusal},
     failpoint::{self, Point},
+    input,
     news::News,
     objects::Part,
     store::{Batch, BatchState, Bell, NewBatch},
@@ -135,7 +136,9 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         return Err(ApiError::invalid("endpoint", format!("Invalid value: '{endpoint}'. {refusal}.")));
     }
     let admits = |model: &str| catalog::admit(&app.config, &notes, &endpoint, model).is_ok();
-    let checked = lines::check(requests, &endpoint, admits);
+    let (rules, project) = (&app.config.input_rules, &app.visitor.caller.project_name);
+    let allows = |line: &GoodLine<'_>| input::check(rules, project, &endpoint, &line.model, line.body);
+    let checked = lines::check(requests, &endpoint, admits, allows);
     let id = BatchId::new();
     let batch = |model, errors| NewBatch {
         id,

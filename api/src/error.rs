@@ -10,7 +10,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use shared::{batcher::Closed, identity::Scope, objects, store, task::RequestId, task::TaskError};
+use shared::{batcher::Closed, identity::Scope, input, objects, store, task::RequestId, task::TaskError};
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 type Cause = Arc<dyn StdError + Send + Sync>;
@@ -354,6 +354,12 @@ impl From<objects::Error> for ApiError {
             }
             objects::Error::Unavailable(_) => Self::Unavailable(Arc::new(error)),
         }
+    }
+}
+
+impl From<input::Refusal> for ApiError {
+    fn from(refusal: input::Refusal) -> Self {
+        Self::Invalid { message: refusal.message, code: "input_refused", param: refusal.field }
     }
 }
 

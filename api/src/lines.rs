@@ -3,6 +3,7 @@
 use crate::{error::ApiError, parse, wanted::model_of};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use shared::input::Refusal;
 use std::{borrow::Cow, collections::HashSet, time::Duration};
 
 /// Requests of an inline batch at most.
@@ -97,7 +98,7 @@ pub(crate) fn window(text: &str) -> Result<Duration, ApiError> {
     })
 }
 
-/// Checks all lines. `admits` says whether the model is served.
+/// Checks all lines. `admits` says whether the model is served, `allows` whether the input rules allow the body.
 ///
 /// # Errors
 /// Every fault, in the order of the lines, up to 100.
@@ -105,6 +106,7 @@ pub(crate) fn check<'a>(
     lines: &[&'a RawValue],
     endpoint: &str,
     admits: impl Fn(&str) -> bool,
+    allows: impl Fn(&GoodLine<'_>) -> Result<(), Refusal>,
 ) -> Result<Vec<GoodLine<'a>>, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut good = Vec::with_capacity(lines.len());
@@ -118,19 +120,27 @@ pub(crate) fn check<'a>(
         let checked = check_line(raw, endpoint).and_then(|line| {
             if !admits(&line.model) {
                 let message = format!("The provided model '{}' is not supported by the Batch API.", line.model);
-                return Err(("model_not_found", message, Some("body.model")));
+                return Err(("model_not_found", message, Some("body.model".into())));
+            }
+            if let Err(Refusal { field, message }) = allows(&line) {
+                return Err(("input_refused", message, field.map(Into::into)));
             }
             if !names.insert(line.custom_id.clone()) {
                 let message = "The custom_id for this request is a duplicate of another request. The custom_id parameter \
                                must be unique for each request in a batch.";
-                return Err(("duplicate_custom_id", message.to_owned(), Some("custom_id")));
+                return Err(("duplicate_custom_id", message.to_owned(), Some("custom_id".into())));
             }
             Ok(line)
         });
         match checked {
             Ok(line) => good.push(line),
             Err((code, message, param)) => {
-                faults.push(Fault { code, line: Some(index + 1), message, param: param.map(str::to_owned) });
+                faults.push(Fault {
+                    code,
+                    line: Some(index + 1),
+                    message,
+                    param: param.map(Cow::into_owned),
+                });
             }
         }
         if faults.len() == FAULTS_MAX {
@@ -140,34 +150,42 @@ pub(crate) fn check<'a>(
     if faults.is_empty() { Ok(good) } else { Err(faults) }
 }
 
-type LineFault = (&'static str, String, Option<&'static str>);
+type LineFault = (&'static str, String, Option<Cow<'static, str>>);
 
 fn check_line<'a>(raw: &'a RawValue, endpoint: &str) -> Result<GoodLine<'a>, LineFault> {
     let line: Line<'a> =
         parse::read(raw.get().as_bytes()).map_err(|error| ("invalid_request", error.to_string(), None))?;
     let missing = |param| {
-        ("missing_required_parameter", format!("Missing required parameter: '{param}'."), Some(param))
+        (
+            "missing_required_parameter",
+            format!("Missing required parameter: '{param}'."),
+            Some(Cow::Borrowed(param)),
+        )
     };
     let custom_id = line.custom_id.ok_or_else(|| missing("custom_id"))?;
     if custom_id.is_empty() || custom_id.chars().count() > 512 || custom_id.contains('\0') {
         let message = "The custom_id must have 1 to 512 characters, none of them U+0000.";
-        return Err(("invalid_request", message.to_owned(), Some("custom_id")));
+        return Err(("invalid_request", message.to_owned(), Some("custom_id".into())));
     }
     let method = line.method.ok_or_else(|| missing("method"))?;
     if method != "POST" {
-        return Err(("invalid_method", "Invalid method: only POST is supported.".to_owned(), Some("method")));
+        return Err((
+            "invalid_method",
+            "Invalid method: only POST is supported.".to_owned(),
+            Some("method".into()),
+        ));
     }
     let url = line.url.ok_or_else(|| missing("url"))?;
     if url != endpoint {
         let message = "The URL provided for this request does not match the batch endpoint.";
-        return Err(("invalid_url", message.to_owned(), Some("url")));
+        return Err(("invalid_url", message.to_owned(), Some("url".into())));
     }
     let body = line.body.ok_or_else(|| missing("body"))?;
-    let model =
-        model_of(body, "body").map_err(|error| ("invalid_request", error.to_string(), Some("body.model")))?;
+    let model = model_of(body, "body")
+        .map_err(|error| ("invalid_request", error.to_string(), Some("body.model".into())))?;
     if streams(body) {
         let message = "Chat Completions: Streaming is not supported in the Batch API.";
-        return Err(("streaming_unsupported", message.to_owned(), Some("body.stream")));
+        return Err(("streaming_unsupported", message.to_owned(), Some("body.stream".into())));
     }
     Ok(GoodLine { custom_id, model, body })
 }
@@ -188,7 +206,7 @@ mod tests {
     fn faults(lines: &[&str]) -> Vec<(&'static str, Option<usize>, Option<String>)> {
         let lines: Vec<&RawValue> =
             lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let faults = check(&lines, "/v1/x", |model| model != "none").err().unwrap_or_default();
+        let faults = check(&lines, "/v1/x", |model| model != "none", |_| Ok(())).err().unwrap_or_default();
         faults.into_iter().map(|fault| (fault.code, fault.line, fault.param)).collect()
     }
 

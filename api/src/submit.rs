@@ -19,6 +19,7 @@ use shared::{
     batcher::{Batcher, Gather},
     catalog,
     failpoint::{self, Point},
+    input,
     news::{Herald, News},
     objects::Part,
     store::{self, Store, Submitted},
@@ -181,6 +182,13 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let notes = app.catalogue.notes().await?;
     catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
         .map_err(|refusal| wanted::refused(&refusal))?;
+    input::check(
+        &app.config.input_rules,
+        &app.visitor.caller.project_name,
+        &wanted.endpoint,
+        &valid.model,
+        wanted.body,
+    )?;
     app.limiter.room(app.project, 1).await?;
     let charged = app.limiter.reserve(&app.visitor.caller, &wanted).await?;
     let committed = async {

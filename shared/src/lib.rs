@@ -36,6 +36,8 @@ pub mod telemetry;
 
 pub mod rooms;
 
+pub mod input;
+
 pub mod limits;
 
 pub mod pauses;

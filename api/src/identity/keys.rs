@@ -234,7 +234,12 @@ impl Keys {
 
 impl Known {
     fn new(key: &KnownKey, until: Option<Instant>, asked: Instant) -> Self {
-        let caller = Caller { project: key.project, credential: Credential::Key(key.id), scopes: key.scopes };
+        let caller = Caller {
+            project: key.project,
+            project_name: key.project_name.clone(),
+            credential: Credential::Key(key.id),
+            scopes: key.scopes,
+        };
         Self {
             visitor: Arc::new(Visitor::new(caller, until)),
             id: key.id,

@@ -13,7 +13,6 @@ use shared::{
     config::Jwt,
     identity::{Caller, Credential, Digest, Scope, Scopes},
     store::{Project, Registry},
-    task::ProjectId,
 };
 use std::{
     collections::HashMap,
@@ -110,7 +109,12 @@ impl Tokens {
         let left = Duration::try_from_secs_f64(left.min(LIFE_MAX)).unwrap_or_default();
         let until = Instant::now() + left;
         let scopes = scopes(claims.others.get(&self.scopes_claim));
-        let caller = Caller { project, credential: Credential::Token(claims.sub.into()), scopes };
+        let caller = Caller {
+            project: project.id,
+            project_name: project.name.into(),
+            credential: Credential::Token(claims.sub.into()),
+            scopes,
+        };
         let visitor = Arc::new(Visitor::new(caller, Some(until)));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_MAX {
@@ -132,7 +136,7 @@ impl Tokens {
     }
 
     /// The project that the token names, by name or id, if there is one.
-    async fn project(&self, claims: &Claims) -> Result<Option<ProjectId>, ApiError> {
+    async fn project(&self, claims: &Claims) -> Result<Option<Project>, ApiError> {
         let Some(named) = claims.others.get(&self.project_claim).and_then(Value::as_str) else {
             return Ok(None);
         };
@@ -141,7 +145,7 @@ impl Tokens {
             Err(_) if !Project::is_name(named) => None,
             Err(_) => timeout(DEADLINE, self.registry.project(named)).await??,
         };
-        Ok(found.map(|project| project.id))
+        Ok(found)
     }
 }
 

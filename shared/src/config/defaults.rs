@@ -83,6 +83,7 @@ impl Config {
             },
             upstreams: Vec::new(),
             routes: Vec::new(),
+            input_rules: Vec::new(),
             database_connections: 16,
         }
     }

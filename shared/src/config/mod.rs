@@ -26,6 +26,7 @@ pub use show::show;
 
 use crate::{
     identity::Quotas,
+    input::InputRule,
     queue::{Lane, Transport},
     task::{Policy, QueueName},
 };
@@ -80,6 +81,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Models that are bound to upstreams.
     pub routes: Vec<Route>,
+    /// What tasks may ask of models.
+    pub input_rules: Vec<InputRule>,
     /// Connections to the database, at most.
     pub database_connections: u32,
 }

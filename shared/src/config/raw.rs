@@ -127,6 +127,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { name: "queues", secret: false, read: read_lanes, show: show_lanes },
     Key { name: "upstreams", secret: false, read: read_upstreams, show: show_upstreams },
     Key { name: "routes", secret: false, read: read_routes, show: show_routes },
+    Key { name: "input_rules", secret: false, read: read_input_rules, show: show_input_rules },
 ];
 
 /// Where the truth is kept, from the three settings that decide it.
@@ -289,6 +290,15 @@ fn read_routes(config: &mut Config, value: &Value) -> Result<(), String> {
     no_repeat(raw.iter().map(|route| route.model.as_str()))?;
     config.routes = raw.into_iter().map(|RawRoute { model, upstreams }| Route { model, upstreams }).collect();
     Ok(())
+}
+
+fn read_input_rules(config: &mut Config, value: &Value) -> Result<(), String> {
+    config.input_rules = items(value)?;
+    no_repeat(config.input_rules.iter().map(|rule| rule.name.as_str()))
+}
+
+fn show_input_rules(config: &Config) -> Option<String> {
+    list(config.input_rules.iter().filter_map(|rule| Value::try_from(rule).ok()).map(|rule| rule.to_string()))
 }
 
 fn list(items: impl Iterator<Item = String>) -> Option<String> {

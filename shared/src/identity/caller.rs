@@ -33,6 +33,8 @@ impl fmt::Display for Credential {
 pub struct Caller {
     /// The tenant: all that the caller sees and makes is its.
     pub project: ProjectId,
+    /// Its name.
+    pub project_name: Arc<str>,
     /// By what the caller is known.
     pub credential: Credential,
     /// What the caller may do.
@@ -43,7 +45,7 @@ impl Caller {
     /// Somebody who may do everything, in the default project.
     #[must_use]
     pub fn unlimited(credential: Credential) -> Self {
-        Self { project: ProjectId::DEFAULT, credential, scopes: Scopes::ALL }
+        Self { project: ProjectId::DEFAULT, project_name: "default".into(), credential, scopes: Scopes::ALL }
     }
 
     /// Whether the caller may do this.

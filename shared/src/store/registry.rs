@@ -116,6 +116,8 @@ pub struct KnownKey {
     pub id: KeyId,
     /// Whose it is.
     pub project: ProjectId,
+    /// That project's name.
+    pub project_name: Arc<str>,
     /// What it may do.
     pub scopes: Scopes,
     /// How long it still lives, at most.

@@ -18,6 +18,7 @@ pub struct Builder {
     proxied: bool,
     small_disk: Option<u32>,
     objects: bool,
+    file: Option<String>,
     env: Vec<(String, String)>,
 }
 
@@ -32,6 +33,7 @@ impl Builder {
             proxied: false,
             small_disk: None,
             objects: false,
+            file: None,
             env: Vec::new(),
         };
         builder
@@ -96,6 +98,12 @@ impl Builder {
             .env("LONGHAUL_SWEEP__PERIOD", "200ms")
     }
 
+    /// Settings as a configuration file has them.
+    #[must_use]
+    pub fn file(self, toml: &str) -> Self {
+        Self { file: Some(toml.to_owned()), ..self }
+    }
+
     /// A setting.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -126,6 +134,11 @@ impl Builder {
         if self.objects {
             let url = format!("file://{}", folder.path().join("objects").display());
             self.env.push(("LONGHAUL_OBJECTS__URL".into(), url));
+        }
+        if let Some(toml) = &self.file {
+            let path = folder.path().join("longhaul.toml");
+            std::fs::write(&path, toml)?;
+            self.env.push(("LONGHAUL_CONFIG".into(), path.display().to_string()));
         }
         let mut app = App {
             mode: self.mode,

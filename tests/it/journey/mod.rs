@@ -7,6 +7,7 @@ mod browser;
 mod cancel;
 mod figures;
 mod idempotency;
+mod input_rules;
 mod keys;
 mod limits;
 mod many;

@@ -121,6 +121,7 @@ fn known(row: &PgRow) -> Result<KnownKey> {
         digest: codec::digest(get(row, "digest")?)?,
         id: KeyId(get(row, "id")?),
         project: ProjectId(get(row, "project")?),
+        project_name: get::<&str>(row, "project_name")?.into(),
         scopes: codec::scopes(get(row, "scopes")?)?,
         left: get::<Option<i64>>(row, "left_ms")?.map(codec::span),
     })
@@ -229,7 +230,8 @@ impl Registry for PostgresStore {
     }
 
     async fn know(&self, digests: &[Digest]) -> Result<Vec<KnownKey>> {
-        let sql = "select digest, id, project, scopes, expires_at - now_ms() as left_ms from api_keys
+        let sql = "select k.digest, k.id, k.project, p.name as project_name, k.scopes, k.expires_at - now_ms() as left_ms
+          from api_keys k join projects p on p.id = k.project
           where digest = any($1) and revoked_at is null and (expires_at is null or expires_at > now_ms())";
         let digests: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();
         let query = sqlx::query(sql).bind(digests);

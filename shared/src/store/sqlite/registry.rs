@@ -59,6 +59,7 @@ fn known(row: &SqliteRow) -> Result<KnownKey, Fault> {
         digest: codec::digest(row.try_get("digest")?).map_err(unreadable)?,
         id: KeyId(row.try_get("id")?),
         project: ProjectId(row.try_get("project")?),
+        project_name: row.try_get::<&str, _>("project_name")?.into(),
         scopes: codec::scopes(row.try_get("scopes")?).map_err(unreadable)?,
         left: row.try_get::<Option<i64>, _>("left_ms")?.map(codec::span),
     })
@@ -309,8 +310,8 @@ impl Registry for SqliteStore {
     }
 
     async fn know(&self, digests: &[Digest]) -> store::Result<Vec<KnownKey>> {
-        let sql = "select digest, id, project, scopes, expires_at - now as left_ms \
-                   from api_keys, (select cast(unixepoch('subsec') * 1000 as integer) as now) \
+        let sql = "select digest, k.id, project, p.name as project_name, scopes, expires_at - now as left_ms \
+                   from api_keys k join projects p on p.id = k.project, (select cast(unixepoch('subsec') * 1000 as integer) as now) \
                    where digest in (select unhex(value) from json_each(?1)) \
                      and revoked_at is null and (expires_at is null or expires_at > now)";
         let hex = |digest: &Digest| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -131,7 +131,8 @@ async fn crashes_in_doubt(store: &dyn Store) {
 async fn clearly_its_own(store: &dyn Store) {
     let sent = twice_crashed(store).await;
     let worker = new_worker(store).await;
-    claim(store, worker, &another(store, &sent).await).await;
+    let old = another(store, &sent).await;
+    assert_eq!(store.claim(worker, &[old.id], &Served::All).await.expect("claim").len(), 1);
     tokio::time::sleep(2 * START_GAP).await;
     claim(store, worker, &sent).await;
     store.retire(worker).await.expect("retire");
