@@ -1,5 +1,6 @@
 //! What browsers are told: whose pages may call, and what an answer may be taken for.
 
+use crate::limits;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use shared::config;
 use std::time::Duration;
@@ -19,8 +20,15 @@ pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
         api.cors_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     let sent = ["idempotency-key", "last-event-id", "prefer"].map(HeaderName::from_static);
     let sent = sent.into_iter().chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH]);
-    let read = ["idempotent-replayed", "preference-applied", "x-request-id", "x-should-retry"];
-    let read = read.map(HeaderName::from_static).into_iter();
+    let read = [
+        "idempotent-replayed",
+        "preference-applied",
+        "ratelimit",
+        "ratelimit-policy",
+        "x-request-id",
+        "x-should-retry",
+    ];
+    let read = read.map(HeaderName::from_static).into_iter().chain(limits::headers());
     let read = read.chain([header::ETAG, header::LOCATION, header::RETRY_AFTER, header::WWW_AUTHENTICATE]);
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
@@ -31,7 +39,10 @@ pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
 }
 
 /// Dresses an answer.
-pub(crate) fn guard(headers: &mut HeaderMap, is_page: bool) {
+pub(crate) fn guard(headers: &mut HeaderMap, is_page: bool, by_tls: bool) {
+    if by_tls {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     let policy = if is_page { PAGE } else { DATA };
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -63,10 +63,12 @@ pub(crate) enum ApiError {
         cost: i64,
     },
     /// As many tasks of the project wait as may.
-    #[error("limit reached: {quota} tasks of this project may wait")]
+    #[error("limit reached: at most {quota} tasks of this project may wait")]
     QueueFull {
         /// The limit.
         quota: u32,
+        /// So many at once will never fit.
+        never: bool,
     },
     /// Too many bad keys and tokens came from there.
     #[error("too many invalid API keys or tokens from this address: come again in {:.0} s", .wait.as_secs_f64().ceil())]
@@ -250,9 +252,11 @@ impl ApiError {
                 headers.insert(header::RETRY_AFTER, seconds(allowance.wait()))
             }
             Self::Suspicious { wait } => headers.insert(header::RETRY_AFTER, seconds(*wait)),
-            Self::QueueFull { .. } => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5")),
+            Self::QueueFull { never: false, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"))
+            }
             // OpenAI's clients repeat every 409 and 429 unless told that it changes nothing.
-            Self::Conflict(_) | Self::NeverFits { .. } => {
+            Self::Conflict(_) | Self::NeverFits { .. } | Self::QueueFull { never: true, .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"))
             }
             Self::Unavailable(_) | Self::KeyUnderWay => {

@@ -17,12 +17,16 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use shared::task::RequestId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
 /// The address of the other end of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// The address of whoever calls, perhaps by a proxy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address(pub(crate) IpAddr);
 
 /// Lets a request in, and dresses its response.
 pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
@@ -46,7 +50,8 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
     }
     let id = HeaderValue::try_from(request_id.to_string()).expect("an id is ASCII");
     response.headers_mut().insert("x-request-id", id);
-    browser::guard(response.headers_mut(), route.as_ref().is_some_and(|route| docs::is_page(route.as_str())));
+    let is_page = route.as_ref().is_some_and(|route| docs::is_page(route.as_str()));
+    browser::guard(response.headers_mut(), is_page, app.config.api.tls_cert.is_some());
     count(route.as_ref().map_or("none", MatchedPath::as_str), response.status(), started);
     response
 }
@@ -72,6 +77,9 @@ async fn admit(
         return Err(ApiError::Forbidden(scope));
     }
     request.extensions_mut().insert(visitor);
+    if let Some(address) = address {
+        request.extensions_mut().insert(Address(address));
+    }
     Ok(allowance)
 }
 

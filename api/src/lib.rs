@@ -30,6 +30,7 @@ mod state;
 mod stream;
 mod submit;
 mod tasks;
+mod tls;
 mod view;
 mod wait;
 mod wanted;
@@ -42,6 +43,7 @@ pub use docs::description_json;
 use shared::{backends::Backends, config::Config};
 use state::AppState;
 use std::sync::Arc;
+use tls::Tls;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -62,7 +64,8 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     let address = listener.local_addr()?;
     let app = AppState::start(&mut tasks, backends, config.clone(), address.ip(), stop.clone())?;
-    tracing::info!(%address, "the API listens");
+    let tls = Tls::start(&mut tasks, &config.api, stop.clone())?;
+    tracing::info!(%address, tls = tls.is_some(), "the API listens");
     // Who asks whether we are ready hears no for a while before nobody answers at all.
     let closed = CancellationToken::new();
     let close = async {
@@ -70,7 +73,10 @@ pub async fn serve(
         sleep(config.api.drain_delay).await;
         closed.cancel();
     };
-    tokio::join!(listen::listen(listener, routes::router(app.clone()), &config.api, closed.clone()), close);
+    tokio::join!(
+        listen::listen(listener, routes::router(app.clone()), &config.api, tls, closed.clone()),
+        close
+    );
     app.sockets.close();
     let rest = async {
         app.sockets.wait().await;

@@ -1,10 +1,10 @@
 //! The accept loop: what the framework's own leaves open is closed here.
 //!
 //! A connection has `header_timeout` for its first request's head and `idle_timeout` for later ones, so that a caller who says
-//! nothing holds nothing for long. At most `connections_max` are open; more wait in the kernel's backlog. On `stop` the door
+//! nothing holds nothing for long; a TLS handshake has as long again. At most `connections_max` are open; more wait in the kernel's backlog. On `stop` the door
 //! closes at once, running requests have `grace`, and what is left is dropped.
 
-use crate::gate::Peer;
+use crate::{gate::Peer, tls::Tls};
 use axum::{Router, body::Body};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -14,6 +14,7 @@ use hyper_util::{
 use shared::config;
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -34,6 +35,7 @@ pub(crate) async fn listen(
     listener: TcpListener,
     router: Router,
     api: &config::Api,
+    tls: Option<Tls>,
     stop: CancellationToken,
 ) {
     let permits = Arc::new(Semaphore::new(api.connections_max));
@@ -55,8 +57,18 @@ pub(crate) async fn listen(
         };
         let (server, router, stop) = (server.clone(), router.clone(), stop.clone());
         let first_head = api.header_timeout;
+        let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {
-            connection(&server, router, stream, peer, first_head, stop).await;
+            match acceptor {
+                None => connection(&server, router, stream, peer, first_head, stop).await,
+                Some(acceptor) => match timeout(first_head, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(&server, router, stream, peer, first_head, stop).await,
+                    failed => {
+                        let error = failed.ok().and_then(Result::err);
+                        tracing::debug!(%peer, ?error, "no TLS with this caller");
+                    }
+                },
+            }
             drop(permit);
         });
     }
@@ -99,7 +111,7 @@ fn server(api: &config::Api) -> Builder<TokioExecutor> {
 async fn connection(
     server: &Builder<TokioExecutor>,
     router: Router,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     first_head: Duration,
     stop: CancellationToken,

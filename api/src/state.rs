@@ -3,6 +3,7 @@
 use crate::{
     catalogue::Catalogue,
     error::ApiError,
+    gate::Address,
     idempotency::Unanswered,
     identity::{Identity, Visitor},
     limits::Limiter,
@@ -96,6 +97,8 @@ pub(crate) struct App {
     pub(crate) visitor: Arc<Visitor>,
     /// The caller's tenant.
     pub(crate) project: ProjectId,
+    /// Where the caller is.
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl App {
@@ -119,6 +122,7 @@ impl FromRequestParts<Shared> for App {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
         // The gate lets nobody through to a handler of this kind without one.
         let visitor = parts.extensions.get::<Arc<Visitor>>().cloned().ok_or(ApiError::Unauthorized)?;
-        Ok(Self { shared: shared.clone(), project: visitor.caller.project, visitor })
+        let address = parts.extensions.get::<Address>().map(|address| address.0);
+        Ok(Self { shared: shared.clone(), project: visitor.caller.project, address, visitor })
     }
 }

@@ -20,10 +20,11 @@ use shared::{
     catalog,
     failpoint::{self, Point},
     input,
+    limits::Reservation,
     news::{Herald, News},
     objects::Part,
     store::{self, Store, Submitted},
-    task::{Idempotency, NewTask, Payload, Task, TaskId},
+    task::{Fingerprint, Idempotency, NewTask, Payload, Task, TaskId},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -189,8 +190,16 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
         &valid.model,
         wanted.body,
     )?;
-    app.limiter.room(app.project, 1).await?;
-    let charged = app.limiter.reserve(&app.visitor.caller, &wanted).await?;
+    let charged = match charge(app, &wanted).await {
+        Ok(charged) => charged,
+        // What was accepted was accepted, whatever the limits say now.
+        Err(refusal) => {
+            return match key {
+                Some(key) => replay(app, key, &wanted.fingerprint()).await?.ok_or(refusal),
+                None => Err(refusal),
+            };
+        }
+    };
     let committed = async {
         let id = TaskId::new();
         let body = bytes.slice_ref(wanted.body.get().as_bytes());
@@ -220,8 +229,9 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
         commit_one(app, new).await
     };
     let committed = committed.await;
-    if let (false, Some((_, reservation))) = (matches!(committed, Ok(Submitted::Accepted(_))), &charged) {
-        app.limiter.give_back(reservation).await;
+    // After an error nobody knows: what was taken comes back by itself.
+    if !matches!(committed, Err(_) | Ok(Submitted::Accepted(_))) {
+        app.limiter.give_back(app.project, charged.as_ref().map(|(_, reservation)| reservation)).await;
     }
     let allowance = charged.map(|(allowance, _)| allowance);
     match committed? {
@@ -234,6 +244,28 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
             Err(ApiError::Invalid { message: why, code: "invalid_value", param: None })
         }
     }
+}
+
+/// Takes room and tokens for one task.
+async fn charge(app: &App, wanted: &Wanted<'_>) -> Result<Option<(Allowance, Reservation)>, ApiError> {
+    app.limiter.room(app.project, 1).await?;
+    let reserved = app.limiter.reserve(&app.visitor.caller, wanted).await;
+    if reserved.is_err() {
+        app.limiter.give_back(app.project, None).await;
+    }
+    reserved
+}
+
+/// The task that the key stands for.
+async fn replay(app: &App, key: &str, fingerprint: &Fingerprint) -> Result<Option<Accepted>, ApiError> {
+    let found = timeout(DEADLINE, app.backends.store.keyed(app.project, key)).await??;
+    Ok(match found {
+        Some((_, other)) if other != *fingerprint => return Err(ApiError::KeyReused),
+        Some((task, _)) => {
+            Some(Accepted { task: fetch::find(app, task).await?, replayed: true, allowance: None })
+        }
+        None => None,
+    })
 }
 
 /// Waits for its part of a common commit.

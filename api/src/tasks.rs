@@ -239,7 +239,11 @@ pub(crate) async fn retry(
     struct Nothing {}
     let id = parse::task_id(&id)?;
     let Nothing {} = body.as_deref().map_or(Ok(Nothing {}), parse::read)?;
+    app.limiter.room(app.project, 1).await?;
     let retried = timeout(DEADLINE, app.backends.store.retry(app.project, id)).await??;
+    if !matches!(retried, Some(Retried::Applied(..))) {
+        app.limiter.give_back(app.project, None).await;
+    }
     match retried.ok_or_else(|| parse::no_task(id))? {
         Retried::Applied(change, bell) => {
             failpoint::pass(Point::RetryCommitted);

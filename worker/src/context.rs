@@ -86,7 +86,7 @@ impl Context {
             claims: AtomicU64::new(0),
             noted: watch::Sender::new(Arc::new([])),
             shout: Shout::start(commits, backends.events.clone()),
-            ends: Ends::start(commits, &backends.store, &herald),
+            ends: Ends::start(commits, &backends, &herald),
             herald,
             backends,
             config,
@@ -194,11 +194,6 @@ impl Held {
         let stop = CancellationToken::new();
         self.lock().insert((task, attempt), Entry { since: Instant::now(), stop: stop.clone() });
         (Hold { held: self.clone(), attempt: (task, attempt) }, stop)
-    }
-
-    /// Whether this attempt is held.
-    pub(crate) fn has(&self, task: TaskId, attempt: u32) -> bool {
-        self.lock().contains_key(&(task, attempt))
     }
 
     /// Number of attempts.

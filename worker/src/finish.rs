@@ -11,8 +11,11 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use shared::{
+    backends::Backends,
     batcher::{Batcher, Gather},
+    clock::UnixMs,
     failpoint::{self, Point},
+    limits::Ask,
     news::Herald,
     objects::{self, Part},
     store::{self, Again, Claimed, Finish, Finished, Store},
@@ -46,11 +49,27 @@ pub(crate) struct Told {
 pub(crate) struct Ends {
     finishes: Batcher<Finish, Option<Finished>>,
     agains: Batcher<Again, Option<Finished>>,
+    charges: Batcher<Ask, ()>,
 }
 
 impl Ends {
-    pub(crate) fn start(commits: &mut JoinSet<()>, store: &Arc<dyn Store>, herald: &Herald) -> Self {
-        Self { finishes: gather(commits, store, herald), agains: gather(commits, store, herald) }
+    pub(crate) fn start(commits: &mut JoinSet<()>, backends: &Backends, herald: &Herald) -> Self {
+        let (store, limits) = (&backends.store, backends.limits.clone());
+        let charges = Batcher::start(commits, Gather::default(), move |asks: Vec<Ask>| {
+            let limits = limits.clone();
+            async move {
+                if let Err(error) = limits.take(&asks).await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "tokens are not settled");
+                }
+                vec![(); asks.len()]
+            }
+        });
+        Self { finishes: gather(commits, store, herald), agains: gather(commits, store, herald), charges }
+    }
+
+    /// Charges tokens, best effort.
+    async fn charge(&self, ask: Ask) {
+        let _ = self.charges.call(ask).await;
     }
 }
 
@@ -145,7 +164,7 @@ async fn persist<T: Write>(store: &dyn Store, items: &[T]) -> store::Result<Vec<
 
 /// Writes a verdict.
 pub(crate) async fn settle(ctx: &Context, claimed: &Claimed, verdict: Verdict, told: Told) {
-    let spent = told.usage;
+    let (spent, called) = (told.usage, told.upstream.is_some());
     let finished = match verdict {
         Verdict::Again { delay, charged, error } => again(ctx, claimed, (delay, charged, error), told).await,
         Verdict::End { state, reply, error } => {
@@ -170,7 +189,8 @@ pub(crate) async fn settle(ctx: &Context, claimed: &Claimed, verdict: Verdict, t
         }
     };
     count(claimed, finished.as_ref());
-    charge(ctx, claimed, finished.as_ref(), spent).await;
+    let ended = matches!(&finished, Some(Finished::Applied(change)) if change.state.is_terminal());
+    charge(ctx, claimed, ended, called, spent).await;
 }
 
 /// Accounts for a stopped attempt. The task is no longer this attempt's, so that the write is lost on it by construction, and
@@ -178,6 +198,13 @@ pub(crate) async fn settle(ctx: &Context, claimed: &Claimed, verdict: Verdict, t
 pub(crate) async fn settle_stopped(ctx: &Context, claimed: &Claimed, told: Told) {
     if told.usage.is_none() {
         return;
+    }
+    // Whether its task has ended or goes on elsewhere: more than was reserved is charged, and nothing given back.
+    if let (Some(reserved), Some(usage)) = (&claimed.reserved, told.usage) {
+        let spent = usage.input_tokens.saturating_add(usage.output_tokens) - i64::from(reserved.tokens);
+        if spent > 0 {
+            ctx.ends.charge(reserved.charged(spent)).await;
+        }
     }
     let error = Some(task_error(claimed, ErrorCode::Cancelled, "the attempt was stopped"));
     let ending = Ending { state: State::Failed, answer: None, error, usage: told.usage };
@@ -266,19 +293,22 @@ fn task_error(claimed: &Claimed, code: ErrorCode, message: &str) -> TaskError {
     }
 }
 
-/// Puts the tokens that were spent in the place of those that were reserved; as long as more attempts follow, beside them.
-async fn charge(ctx: &Context, claimed: &Claimed, finished: Option<&Finished>, spent: Option<Usage>) {
+/// Puts the tokens that were spent in the place of those that were reserved; as long as more attempts follow, beside them. Where a
+/// model server was called and does not say what it spent, the reservation stands.
+async fn charge(ctx: &Context, claimed: &Claimed, ended: bool, called: bool, spent: Option<Usage>) {
     let Some(reserved) = &claimed.reserved else { return };
-    let tokens = spent.map_or(0, |usage| usage.input_tokens.saturating_add(usage.output_tokens));
     // Upstreams say absurd things.
-    let tokens = tokens.clamp(0, i64::from(u32::MAX));
-    let ask = match finished {
-        Some(Finished::Applied(change)) if change.state.is_terminal() => reserved.settled(tokens),
-        _ => reserved.charged(tokens),
+    let tokens = |usage: Usage| {
+        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        u32::try_from(tokens.max(0)).unwrap_or(u32::MAX)
     };
-    if let Err(error) = ctx.backends.limits.take(&[ask]).await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "tokens are not settled");
-    }
+    let ask = match (spent.map(tokens), ended) {
+        (Some(tokens), true) => reserved.settled(tokens, UnixMs::now()),
+        (Some(tokens), false) => reserved.charged(tokens.into()),
+        (None, true) if !called => reserved.settled(0, UnixMs::now()),
+        (None, _) => return,
+    };
+    ctx.ends.charge(ask).await;
 }
 
 fn count(claimed: &Claimed, finished: Option<&Finished>) {

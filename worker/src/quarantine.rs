@@ -2,8 +2,7 @@
 //!
 //! A crash is charged to every task that its worker held. So a suspect is not claimed with others ([`Store::claim`] leaves it): nothing
 //! else starts for [`START_GAP`] before and after it. What crashes usually does so at once, and then nobody but the suspect can have
-//! done it: it is given up on. A suspect that goes down beside later starts has one more try ([`Store::reap`]). One young suspect
-//! runs per worker.
+//! done it: it is given up on. A suspect that goes down beside later starts has one more try ([`Store::reap`]).
 //!
 //! [`Store::claim`]: shared::store::Store::claim
 //! [`Store::reap`]: shared::store::Store::reap
@@ -13,19 +12,14 @@ use crate::{
     context::{Context, STORE_PATIENCE},
 };
 use shared::store::START_GAP;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a suspect is young.
-const YOUNG: Duration = Duration::from_secs(5);
-/// Between two looks whether a suspect has ended.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Runs suspects, one by one, until `stop`.
+/// Starts suspects, one after the other, until `stop`.
 pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: CancellationToken) {
     let running = async {
         loop {
@@ -54,7 +48,7 @@ async fn is_one_there(ctx: &Context) -> bool {
     }
 }
 
-/// Runs the first suspect until it is old; `false` if there was none to be had.
+/// Starts the first suspect, and lets nothing else start for a while; `false` if there was none to be had.
 async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>) -> bool {
     let Ok(slot) = ctx.slots.clone().acquire_owned().await else { return false };
     let mut turn = ctx.claim_turn.lock().await;
@@ -76,10 +70,5 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>) -> bool {
     tracing::info!(%task, attempt, "a task that took workers down is tried alone");
     claim::hand_over(ctx, claimed, slot, hand, None);
     sleep(START_GAP).await;
-    drop(turn);
-    let begun = Instant::now();
-    while ctx.held.has(task, attempt) && begun.elapsed() < YOUNG {
-        sleep(LOOK).await;
-    }
     true
 }

@@ -15,28 +15,24 @@ impl Logins {
         Self { quota, buckets: MemoryLimits::default() }
     }
 
-    /// Before one is looked at: it counts, until it turns out to be good.
+    /// Whether one from there is looked at.
     ///
     /// # Errors
     /// 429.
-    pub(super) fn begin(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
-        let Some(ask) = self.ask(address, 1) else { return Ok(()) };
-        let verdicts = self.buckets.judge(&[ask]);
-        match verdicts.first() {
-            Some(refused) if !refused.charged => Err(ApiError::Suspicious { wait: refused.left[0].wait }),
-            _ => Ok(()),
+    pub(super) fn may_try(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
+        let wait = self.charge(address).map(|charge| self.buckets.wait(&charge)).unwrap_or_default();
+        if wait.is_zero() { Ok(()) } else { Err(ApiError::Suspicious { wait }) }
+    }
+
+    /// It was bad.
+    pub(super) fn failed(&self, address: Option<IpAddr>) {
+        if let Some(charge) = self.charge(address) {
+            let _ = self.buckets.judge(&[Ask { charges: vec![charge], forced: false }]);
         }
     }
 
-    /// It was good.
-    pub(super) fn good(&self, address: Option<IpAddr>) {
-        if let Some(ask) = self.ask(address, -1) {
-            let _ = self.buckets.judge(&[ask]);
-        }
-    }
-
-    fn ask(&self, address: Option<IpAddr>, cost: i64) -> Option<Ask> {
+    fn charge(&self, address: Option<IpAddr>) -> Option<Charge> {
         let bucket = limits::bucket(address?).to_string().into();
-        Some(Ask { charges: vec![Charge { bucket, quota: self.quota?, cost }], forced: false })
+        Some(Charge { bucket, quota: self.quota?, cost: 1 })
     }
 }

@@ -126,13 +126,13 @@ impl Identity {
         // Clients that insist on sending some key are welcome as well.
         let is_open = self.listens_here && self.operator.is_none() && self.tokens.is_none();
         let is_here = is_open && loopback::is_local(peer, version, uri, headers);
-        if !(is_here && self.keys.is_empty().await?) {
-            return Err(ApiError::Unauthorized);
+        if is_here && self.keys.is_empty().await? {
+            return Ok(self.nobody.clone());
         }
         if shown.is_some() {
-            self.logins.good(address);
+            self.logins.failed(address);
         }
-        Ok(self.nobody.clone())
+        Err(ApiError::Unauthorized)
     }
 
     async fn find(&self, shown: &str, address: Option<IpAddr>) -> Result<Option<Arc<Visitor>>, ApiError> {
@@ -146,16 +146,12 @@ impl Identity {
         if let Some(visitor) = known {
             return Ok(visitor.is_good().then_some(visitor));
         }
-        self.logins.begin(address)?;
-        let found = match &self.tokens {
-            _ if is_key => self.keys.find(digest).await?,
-            Some(tokens) => tokens.find(shown, digest).await?,
-            None => None,
-        };
-        if found.is_some() {
-            self.logins.good(address);
+        self.logins.may_try(address)?;
+        match &self.tokens {
+            _ if is_key => self.keys.find(digest).await,
+            Some(tokens) => tokens.find(shown, digest).await,
+            None => Ok(None),
         }
-        Ok(found)
     }
 }
 

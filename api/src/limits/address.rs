@@ -12,7 +12,8 @@ pub(crate) fn caller(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> Ip
     let told: Vec<&str> = headers
         .get_all("x-forwarded-for")
         .iter()
-        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|told| std::str::from_utf8(told).unwrap_or_default())
         .collect();
     for told in told.into_iter().rev() {
         if !is_trusted(&caller) {
@@ -52,7 +53,10 @@ mod tests {
             trusted.split_whitespace().map(|net| net.parse().expect("a network")).collect();
         let mut headers = HeaderMap::new();
         for told in told {
-            headers.append("x-forwarded-for", HeaderValue::from_str(told).expect("ASCII"));
+            headers.append(
+                "x-forwarded-for",
+                HeaderValue::from_bytes(told.as_bytes()).expect("no control characters"),
+            );
         }
         caller(peer.parse().expect("an address"), &trusted, &headers).to_string()
     }
@@ -72,6 +76,7 @@ mod tests {
         assert_eq!(seen("fd00::1", trusted, &["[2001:db8::1]:4711"]), "2001:db8::1");
         assert_eq!(seen("10.0.0.1", trusted, &["198.51.100.7, nonsense"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", trusted, &[]), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", trusted, &["é, 198.51.100.7"]), "198.51.100.7");
     }
 
     #[test]

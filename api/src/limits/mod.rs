@@ -18,6 +18,7 @@ use room::Rooms;
 use shared::{
     backends::Backends,
     batcher::{Batcher, Gather},
+    clock::UnixMs,
     config::{self, Config},
     identity::{Caller, Credential},
     limits::{Ask, Charge, Left, Reservation, Verdict, WINDOW},
@@ -109,7 +110,7 @@ impl Limiter {
     ) -> Result<Option<Allowance>, ApiError> {
         let mut rules = self.rules(caller, Unit::Requests, 1);
         if let (Some(quota), Some(address)) = (self.rules.ip_requests_per_minute, address) {
-            let bucket = format!("requests:{}", address::bucket(address)).into();
+            let bucket = format!("requests:ip:{}", address::bucket(address)).into();
             rules.push(Rule { whose: "this address", charge: Charge { bucket, quota, cost: 1 } });
         }
         self.charge(Unit::Requests, rules).await
@@ -132,12 +133,15 @@ impl Limiter {
         rules.iter_mut().for_each(|rule| rule.charge.cost = i64::from(tokens));
         let buckets = rules.iter().map(|rule| (rule.charge.bucket.clone(), rule.charge.quota)).collect();
         let allowance = self.charge(Unit::Tokens, rules).await?;
-        Ok(allowance.map(|allowance| (allowance, Reservation { tokens, buckets })))
+        Ok(allowance.map(|allowance| (allowance, Reservation { tokens, at: UnixMs::now().0, buckets })))
     }
 
-    /// Gives a reservation back: there is no task.
-    pub(crate) async fn give_back(&self, reservation: &Reservation) {
-        let _ = self.asks.call(reservation.settled(0)).await;
+    /// Gives back what was taken: there is no task.
+    pub(crate) async fn give_back(&self, project: ProjectId, reservation: Option<&Reservation>) {
+        self.rooms.leave(project).await;
+        if let Some(reservation) = reservation {
+            let _ = self.asks.call(reservation.settled(0, UnixMs::now())).await;
+        }
     }
 
     /// Whether so many more tasks of the project may wait.
@@ -154,12 +158,14 @@ impl Limiter {
     /// What limits this caller.
     fn rules(&self, caller: &Caller, unit: Unit, cost: i64) -> Vec<Rule> {
         let own = match &caller.credential {
-            Credential::Key(id) => Some(("this key", id.to_string(), self.book.key(*id).or(self.rules.key))),
-            Credential::Token(user) => Some(("this user", user.to_string(), self.rules.user)),
+            Credential::Key(id) => {
+                Some(("this key", format!("key:{id}"), self.book.key(*id).or(self.rules.key)))
+            }
+            Credential::Token(user) => Some(("this user", format!("user:{user}"), self.rules.user)),
             Credential::Nothing | Credential::Operator => None,
         };
         let project = self.book.project(caller.project).or(self.rules.project);
-        let all = own.into_iter().chain([("this project", caller.project.to_string(), project)]);
+        let all = own.into_iter().chain([("this project", format!("project:{}", caller.project), project)]);
         let limited = all.filter_map(|(whose, id, quotas)| {
             let quota = match unit {
                 Unit::Requests => quotas.requests_per_minute,
@@ -229,15 +235,24 @@ impl Allowance {
         for (field, value) in [("ratelimit-policy", policy), ("ratelimit", allowance)] {
             headers.append(HeaderName::from_static(field), ascii(&value));
         }
-        for (field, value) in [
-            ("limit", quota.to_string()),
-            ("remaining", left.remaining.to_string()),
-            ("reset", format!("{seconds:.3}s")),
-        ] {
-            let field = HeaderName::try_from(format!("x-ratelimit-{field}-{name}")).expect("a header's name");
-            headers.insert(field, ascii(&value));
+        let values = [quota.to_string(), left.remaining.to_string(), format!("{seconds:.3}s")];
+        for (part, value) in PARTS.into_iter().zip(values) {
+            headers.insert(counted(part, self.unit), ascii(&value));
         }
     }
+}
+
+/// What the fields that OpenAI's clients know tell of a limit.
+const PARTS: [&str; 3] = ["limit", "remaining", "reset"];
+
+fn counted(part: &str, unit: Unit) -> HeaderName {
+    HeaderName::try_from(format!("x-ratelimit-{part}-{}", unit.name())).expect("a header's name")
+}
+
+/// The fields that OpenAI's clients know.
+pub(crate) fn headers() -> impl Iterator<Item = HeaderName> {
+    let units = [Unit::Requests, Unit::Tokens].into_iter();
+    units.flat_map(|unit| PARTS.map(|part| counted(part, unit)))
 }
 
 fn ascii(text: &str) -> HeaderValue {

@@ -1,7 +1,7 @@
 //! How many tasks of a project wait, and whether there is room for more.
 //!
-//! The database is asked at most every [`FRESH`]; in between this process adds what it accepts. So each process may accept what the others
-//! have accepted in that time.
+//! The database is asked at most every [`FRESH`], by one request for all of a project's; in between this process adds what it accepts. So
+//! each process may accept what the others have accepted in that time.
 
 use crate::{error::ApiError, fetch::DEADLINE};
 use shared::{
@@ -10,30 +10,43 @@ use shared::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
-/// How long a count is used.
+/// How long a count is used; longer where counting takes long.
 const FRESH: Duration = Duration::from_millis(250);
-/// Counts that are kept before old ones go.
+/// Projects that are kept before those that nobody uses go.
 const KEPT: usize = 4_096;
 
 /// Counts of waiting tasks.
 pub(super) struct Rooms {
     store: Arc<dyn Store>,
     queues: Vec<QueueName>,
-    counts: Mutex<HashMap<ProjectId, (u32, Instant)>>,
+    rooms: std::sync::Mutex<HashMap<ProjectId, Arc<Mutex<Room>>>>,
+}
+
+#[derive(Default)]
+struct Room {
+    waiting: u32,
+    good_until: Option<Instant>,
 }
 
 impl Rooms {
     pub(super) fn new(store: Arc<dyn Store>, queues: Vec<QueueName>) -> Self {
-        Self { store, queues, counts: Mutex::default() }
+        Self { store, queues, rooms: std::sync::Mutex::default() }
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<ProjectId, (u32, Instant)>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn room(&self, project: ProjectId) -> Arc<Mutex<Room>> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if rooms.len() >= KEPT {
+            rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        }
+        rooms.entry(project).or_default().clone()
     }
 
     /// Takes room for so many.
@@ -41,21 +54,27 @@ impl Rooms {
     /// # Errors
     /// There is none, or the database is away.
     pub(super) async fn take(&self, project: ProjectId, quota: u32, more: u32) -> Result<(), ApiError> {
-        let known = self.counts().get(&project).copied();
-        if known.is_none_or(|(_, at)| at.elapsed() >= FRESH) {
-            let waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
-            let mut counts = self.counts();
-            if counts.len() >= KEPT {
-                counts.retain(|_, (_, at)| at.elapsed() < FRESH);
-            }
-            counts.insert(project, (waiting, Instant::now()));
+        if more > quota {
+            return Err(ApiError::QueueFull { quota, never: true });
         }
-        let mut counts = self.counts();
-        let (waiting, _) = counts.entry(project).or_insert((0, Instant::now()));
-        if waiting.saturating_add(more) > quota {
-            return Err(ApiError::QueueFull { quota });
+        let room = self.room(project);
+        let mut room = timeout(DEADLINE, room.lock()).await?;
+        if room.good_until.is_none_or(|until| until <= Instant::now()) {
+            let asked = Instant::now();
+            room.waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
+            room.good_until = Some(Instant::now() + FRESH.max(10 * asked.elapsed()));
         }
-        *waiting += more;
+        if room.waiting.saturating_add(more) > quota {
+            return Err(ApiError::QueueFull { quota, never: false });
+        }
+        room.waiting += more;
         Ok(())
+    }
+
+    /// Gives room back: there is no task.
+    pub(super) async fn leave(&self, project: ProjectId) {
+        let room = self.room(project);
+        let mut room = room.lock().await;
+        room.waiting = room.waiting.saturating_sub(1);
     }
 }

@@ -6,6 +6,7 @@ use crate::{queue::Transport, task::QueueName};
 use ipnet::IpNet;
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 use toml::Value;
@@ -35,6 +36,9 @@ pub(super) struct Address;
 
 /// Free text.
 pub(super) struct Text;
+
+/// A file.
+pub(super) struct FilePath;
 
 /// Text that is never shown.
 pub(super) struct Hidden;
@@ -111,6 +115,16 @@ impl Codec<Duration> for Time {
 
     fn show(&self, value: &Duration) -> Option<String> {
         Some(quoted(&spelled(*value)))
+    }
+}
+
+impl Codec<PathBuf> for FilePath {
+    fn read(&self, value: &Value) -> Result<PathBuf, String> {
+        Text.read(value).map(PathBuf::from)
+    }
+
+    fn show(&self, value: &PathBuf) -> Option<String> {
+        Some(quoted(&value.display().to_string()))
     }
 }
 

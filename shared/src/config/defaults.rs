@@ -28,6 +28,8 @@ impl Config {
             mode,
             api: Api {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+                tls_cert: None,
+                tls_key: None,
                 key: None,
                 cors_origins: Vec::new(),
                 trusted_proxies: Vec::new(),
@@ -73,18 +75,23 @@ impl Config {
                 result_ttl: Duration::from_secs(7 * 24 * 3_600),
             },
             objects: Objects { url: None, inline_bytes_max: 256 << 10 },
-            limits: Limits {
-                project: Quotas::default(),
-                key: Quotas::default(),
-                user: Quotas::default(),
-                ip_requests_per_minute: None,
-                ip_failed_logins_per_minute: Some(60),
-                output_tokens: 1_000,
-            },
+            limits: limits(),
             upstreams: Vec::new(),
             routes: Vec::new(),
             input_rules: Vec::new(),
             database_connections: 16,
         }
+    }
+}
+
+/// Nobody is limited, but who tries keys.
+fn limits() -> Limits {
+    Limits {
+        project: Quotas::default(),
+        key: Quotas::default(),
+        user: Quotas::default(),
+        ip_requests_per_minute: None,
+        ip_failed_logins_per_minute: Some(60),
+        output_tokens: 1_000,
     }
 }

@@ -92,6 +92,10 @@ pub struct Config {
 pub struct Api {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// A file with the certificate and those above it, PEM; with `tls_key` the API speaks TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// A file with its private key, PEM.
+    pub tls_key: Option<PathBuf>,
     /// The key that callers must show; `None`: loopback callers only.
     pub key: Option<Secret>,
     /// Origins whose pages may call, as browsers write them.

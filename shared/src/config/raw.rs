@@ -6,8 +6,8 @@
 use super::{
     Config, ENDPOINTS, Mode, Route, Secret, Upstream,
     codec::{
-        Address, Algorithms, Bytes, Codec, Count, Hidden, Jwks, Maybe, Networks, Origins, Queues, Text, Time,
-        Transports, quoted, spelled,
+        Address, Algorithms, Bytes, Codec, Count, FilePath, Hidden, Jwks, Maybe, Networks, Origins, Queues,
+        Text, Time, Transports, quoted, spelled,
     },
 };
 use crate::{
@@ -73,6 +73,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("database.connections", database_connections, Count(2, 1_000)),
     mode_key!("redis.url", true, Mode::Distributed { redis_url, .. } => Hidden.show(redis_url)),
     key!("api.listen", api.listen, Address),
+    key!("api.tls_cert", api.tls_cert, Maybe(FilePath)),
+    key!("api.tls_key", api.tls_key, Maybe(FilePath)),
     Key { secret: true, ..key!("api.key", api.key, Maybe(Hidden)) },
     key!("api.cors_origins", api.cors_origins, Origins),
     key!("api.trusted_proxies", api.trusted_proxies, Networks),
@@ -161,6 +163,13 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.policy.backoff.max < config.policy.backoff.base {
         let least = spelled(config.policy.backoff.base);
         return Err(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
+    }
+    if config.api.tls_cert.is_some() != config.api.tls_key.is_some() {
+        let (set, unset) = match config.api.tls_cert {
+            Some(_) => ("api.tls_cert", "api.tls_key"),
+            None => ("api.tls_key", "api.tls_cert"),
+        };
+        return Err((unset, format!("expected a file, because {set} names one")));
     }
     let jwt = &config.jwt;
     for (key, set) in [

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 /// Limits; what is left out is not limited here. All of them are at least 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Quotas {
     /// Requests in any minute.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// The window, µs.
 const SPAN: f64 = WINDOW.as_micros() as f64;
 
+/// Longest debt of a forced charge, µs: whoever was charged an absurd number is not shut out for ever.
+const DEBT_MAX: f64 = 10.0 * SPAN;
+
 /// What a charge makes of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sum {
@@ -22,7 +25,7 @@ pub(super) struct Sum {
 
 /// Charges `cost` to a bucket that is empty in `before` µs. A negative cost gives back.
 pub(super) fn charge(before: f64, quota: u32, cost: i64) -> Sum {
-    let after = (before + cost as f64 * SPAN / f64::from(quota)).max(0.0);
+    let after = (before + cost as f64 * SPAN / f64::from(quota)).clamp(0.0, DEBT_MAX);
     // A thousandth of a µs is no reason to wait.
     let wait = if after > SPAN + 1e-3 { after - SPAN } else { 0.0 };
     Sum { before, after, wait }
@@ -56,6 +59,7 @@ mod tests {
         assert_eq!(charge(used - 6e6, 10, 1).wait, 0.0);
         assert_eq!(charge(used, 10, -10).after, 0.0);
         assert_eq!(charge(0.0, 10, -10).after, 0.0, "never more than the quota");
+        assert_eq!(charge(used, 10, 4_000_000_000).after, 10.0 * SPAN, "ten minutes are the longest debt");
     }
 
     /// Whatever comes when: in any time no more than the quota and what the time gives, and one.

@@ -1,10 +1,11 @@
 //! Buckets of one process.
 
-use super::{Ask, Limits, Result, Verdict, gcra};
+use super::{Ask, Charge, Limits, Result, Verdict, gcra};
 use async_trait::async_trait;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -34,6 +35,14 @@ impl Default for MemoryLimits {
 impl MemoryLimits {
     fn buckets(&self) -> MutexGuard<'_, Buckets> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a charge would have to wait; nothing is charged.
+    #[must_use]
+    pub fn wait(&self, charge: &Charge) -> Duration {
+        let now = self.start.elapsed().as_micros() as f64;
+        let before = self.buckets().empty_at.get(&charge.bucket).map_or(0.0, |at| (at - now).max(0.0));
+        gcra::left(before, charge.quota, gcra::charge(before, charge.quota, charge.cost).wait).wait
     }
 
     /// Judges asks without waiting for anything.

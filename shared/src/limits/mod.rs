@@ -12,6 +12,7 @@ pub use memory::MemoryLimits;
 pub use redis::RedisLimits;
 pub use shared::SharedLimits;
 
+use crate::clock::{UnixMs, ms};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -59,11 +60,13 @@ pub struct Verdict {
     pub left: Vec<Left>,
 }
 
-/// What a task was charged before it ran, and where.
+/// What a task was charged before it ran, when and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
     /// Tokens.
     pub tokens: u32,
+    /// When, milliseconds since the epoch.
+    pub at: i64,
     /// Buckets with their quotas.
     pub buckets: Vec<(Arc<str>, u32)>,
 }
@@ -78,10 +81,13 @@ impl Reservation {
         serde_json::to_string(self).expect("numbers and names are JSON").into()
     }
 
-    /// Puts `used` tokens in the place of what was reserved.
+    /// Puts `used` tokens in the place of what was reserved. What the time has given back already is not given back again.
     #[must_use]
-    pub fn settled(&self, used: i64) -> Ask {
-        self.charged(used - i64::from(self.tokens))
+    pub fn settled(&self, used: u32, now: UnixMs) -> Ask {
+        let (used, tokens) = (i64::from(used), i64::from(self.tokens));
+        let window = ms(WINDOW);
+        let left = window - (now.0 - self.at).clamp(0, window);
+        self.charged(if used >= tokens { used - tokens } else { (used - tokens) * left / window })
     }
 
     /// Adds tokens that were used beside what was reserved.

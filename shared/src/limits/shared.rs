@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Longest wait for Redis: requests stand behind it.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two greetings.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Who was not heard of for this long is gone.
@@ -48,7 +48,11 @@ impl SharedLimits {
     /// This process's share of an ask.
     fn share(&self, ask: &Ask) -> Ask {
         let processes = self.processes.load(Relaxed).max(1);
-        let share = |charge: &Charge| Charge { quota: (charge.quota / processes).max(1), ..charge.clone() };
+        let share = |charge: &Charge| {
+            let quota = (charge.quota / processes).max(1);
+            // What is more than the share takes all of it.
+            Charge { quota, cost: charge.cost.min(quota.into()), ..charge.clone() }
+        };
         Ask { charges: ask.charges.iter().map(share).collect(), forced: ask.forced }
     }
 }

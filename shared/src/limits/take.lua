@@ -3,6 +3,7 @@
 -- of its bucket among KEYS, quota, cost. Answers of each ask 1 or 0 for charged, and of each charge µs until the bucket is empty and µs
 -- until the charge fits.
 local SPAN = 60000000
+local DEBT_MAX = 10 * SPAN
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local used, changed, answer, at = {}, {}, {}, 1
@@ -19,7 +20,7 @@ for _ = 1, tonumber(ARGV[1]) do
   local forced, charges, fits = next() == 1, {}, true
   for c = 1, next() do
     local bucket, quota, cost = next(), next(), next()
-    local after = math.max(used[bucket] + cost * SPAN / quota, 0)
+    local after = math.min(math.max(used[bucket] + cost * SPAN / quota, 0), DEBT_MAX)
     local wait = after > SPAN + 0.001 and after - SPAN or 0
     charges[c] = { bucket, after, wait }
     fits = fits and wait == 0

@@ -178,10 +178,14 @@ impl Queue for ApalisQueue {
             return Ok(0);
         }
         let places: Vec<usize> = lanes.keys().copied().collect();
+        lanes.values_mut().for_each(|ids| ids.sort_by_key(|(_, orphan)| !orphan));
         let (depths, _) = self.look(&places, 0).await?;
         let mut rung = 0;
         for ((place, ids), depth) in lanes.iter().zip(depths) {
-            rung += self.ring(&self.lanes[*place], ids, self.window.saturating_sub(depth)).await?;
+            // Orphans go in whether there is room or not.
+            let orphans = ids.iter().filter(|(_, orphan)| *orphan).count();
+            rung +=
+                self.ring(&self.lanes[*place], ids, self.window.saturating_sub(depth).max(orphans)).await?;
         }
         if rung == 0 {
             return Ok(0);

@@ -33,8 +33,9 @@ for lane = 1, #KEYS / 7 do
   until #fetched < CHUNK
   -- What was rung comes in, oldest first, as long as there is room.
   local depth, rung = redis.call('LLEN', active), redis.call('ZCARD', scheduled)
-  local room = math.max(window - depth, 0)
-  surplus[lane] = math.max(rung - room, 0)
+  local orphans = redis.call('ZCOUNT', scheduled, '-inf', '(' .. string.format('%.0f', NEVER))
+  local room = math.max(window - depth - orphans, 0)
+  surplus[lane] = math.max(rung - orphans - room, 0)
   take('ZPOPMAX', scheduled, surplus[lane], function(ids) forget(data, meta, ids) end)
   take('ZPOPMIN', scheduled, rung - surplus[lane], function(ids, scores)
     local orphans, others = {}, {}

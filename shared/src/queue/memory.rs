@@ -46,7 +46,10 @@ impl Ready {
     /// Takes an id in, unless it is there already. A project's tags rise by one per id; one that was idle starts at the
     /// virtual time.
     fn push(&mut self, bell: &Bell, window: usize) -> bool {
-        if self.ids.len() >= window || !self.ids.insert(bell.task) {
+        // An orphan goes in before all others, full or not, also if it waits at a later place.
+        if bell.orphan && self.ids.contains(&bell.task) {
+            self.order.retain(|(_, _, id)| *id != bell.task);
+        } else if (self.ids.len() >= window && !bell.orphan) || !self.ids.insert(bell.task) {
             return false;
         }
         // More projects than two windows came by: their fairness starts anew.

@@ -1,3 +1,4 @@
+-- An orphan goes in before all others, full or not, also if it waits at a later place.
 -- KEYS: ready and tags of every lane. ARGV: the window, then the bells: lane, level, project, task, whether it is an orphan
 -- (1 + 1 + 16 + 16 + 1 bytes).
 -- Answers how many ids were taken in.
@@ -29,9 +30,9 @@ for i = 2, #ARGV do
     lane = enter(index)
     lanes[index] = lane
   end
-  if lane.room > 0 then
+  local orphan = string.byte(bell, 35) == 1
+  if orphan or lane.room > 0 then
     local base, level, who = rank * SPAN, string.sub(bell, 2, 2), string.sub(bell, 2, 18)
-    local orphan = string.byte(bell, 35) == 1
     local tag = lane.next[who]
     if orphan or not tag then lane.now[level] = lane.now[level] or clock(lane, level, base) end
     if orphan then
@@ -39,7 +40,7 @@ for i = 2, #ARGV do
     elseif not tag then
       tag = math.max(lane.now[level], tonumber(redis.call('HGET', lane.tags, who) or 0))
     end
-    if redis.call('ZADD', lane.ready, 'NX', base + tag, string.sub(bell, 19, 34)) == 1 then
+    if redis.call('ZADD', lane.ready, orphan and 'LT' or 'NX', base + tag, string.sub(bell, 19, 34)) == 1 then
       if not orphan then lane.next[who] = tag + 1 end
       lane.room = lane.room - 1
       taken = taken + 1

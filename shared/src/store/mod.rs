@@ -20,7 +20,7 @@ pub use types::*;
 
 use crate::{
     clock::UnixMs,
-    task::{BatchId, Change, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
+    task::{BatchId, Change, Fingerprint, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
 };
 use async_trait::async_trait;
 use std::time::Duration;
@@ -127,6 +127,9 @@ pub trait Store: Send + Sync {
     /// Ends the task as `cancelled`, whatever non-terminal state it is in. The result row gets the error; a line of a batch
     /// is counted as failed.
     async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>>;
+
+    /// The task that an idempotency key stands for, and the request that it was used for.
+    async fn keyed(&self, project: ProjectId, key: &str) -> Result<Option<(TaskId, Fingerprint)>>;
 
     /// How many tasks of the project wait, for a start in one of these queues or for their time; at most `most` are counted.
     async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32>;

@@ -1,5 +1,6 @@
 //! What all buckets promise: the docs of trait `Limits`, case by case.
 
+use shared::clock::UnixMs;
 use shared::limits::{Ask, Charge, Limits, Reservation, Verdict};
 use std::{
     sync::Arc,
@@ -73,11 +74,16 @@ async fn it_comes_back_bit_by_bit(limits: &dyn Limits) {
 
 async fn settled_later(limits: &dyn Limits) {
     let bucket = bucket();
-    let reserved = Reservation { tokens: 800, buckets: vec![(bucket.clone(), 1_000)] };
+    let now = UnixMs::now();
+    let reserved = Reservation { tokens: 800, at: now.0, buckets: vec![(bucket.clone(), 1_000)] };
     let remaining = async || take(limits, &[charge(&bucket, 1_000, 0)]).await.left[0].remaining;
     assert!(take(limits, &[charge(&bucket, 1_000, 800)]).await.charged);
-    limits.take(&[reserved.settled(100)]).await.expect("the buckets answer");
+    limits.take(&[reserved.settled(100, now)]).await.expect("the buckets answer");
     assert!((900..=903).contains(&remaining().await), "{}", remaining().await);
+    // What the time has given back already is not given back again.
+    let old = Reservation { at: now.0 - 60_000, ..reserved.clone() };
+    assert_eq!(old.settled(100, now).charges[0].cost, 0);
+    assert_eq!(old.settled(900, now).charges[0].cost, 100);
     // More than there is: what was spent was spent.
     let forced = limits.take(&[reserved.charged(1_500)]).await.expect("the buckets answer").remove(0);
     assert!(forced.charged);

@@ -242,6 +242,12 @@ async fn the_window_is_bounded(queue: &dyn Queue) {
     assert_eq!(queue.push(&rung).await.expect("the queue answers"), 0);
     assert_eq!(pop(queue, &lane, 4).await.len(), 4);
     assert_eq!(queue.push(&rung[WINDOW..]).await.expect("the queue answers"), 4);
+    // Orphans go in all the same, one that waits already before the others.
+    let new = Bell { orphan: true, ..bell(&lane, ProjectId::DEFAULT, 0) };
+    let waits = Bell { orphan: true, ..rung[WINDOW - 1].clone() };
+    queue.push(&[new.clone(), waits.clone()]).await.expect("the queue answers");
+    assert_eq!(queue.depth(&lane).await.expect("the queue answers"), WINDOW + 1);
+    assert!(pop(queue, &lane, 3).await.contains(&new.task));
     drain(queue, &lane).await;
 }
 

@@ -113,13 +113,7 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
             }
         }
         if point == Point::LeaseReleased && died == 0 {
-            let running = app.model.running();
-            app.client().ask("handed over", json!({"ttft_ms": 3_000})).await?;
-            within(Duration::from_secs(10), "it is called", async || {
-                Ok((app.model.running() > running).then_some(()))
-            })
-            .await?;
-            app.workers[0].signal("TERM")?;
+            hand_over(&app).await?;
         }
         let _ = within(Duration::from_secs(2), "it dies", async || {
             died += supervise(&mut app, point).await?;
@@ -144,6 +138,15 @@ async fn has_started(app: &mut App, point: Point) -> anyhow::Result<()> {
         Ok((started || worker.ended()?.is_some()).then_some(()))
     })
     .await
+}
+
+/// Asks the worker to end while it runs something.
+async fn hand_over(app: &App) -> anyhow::Result<()> {
+    let running = app.model.running();
+    app.client().ask("handed over", json!({"ttft_ms": 3_000})).await?;
+    let called = async || Ok((app.model.running() > running).then_some(()));
+    within(Duration::from_secs(10), "it is called", called).await?;
+    app.workers[0].signal("TERM")
 }
 
 /// Attempts whose worker is dead.

@@ -16,6 +16,7 @@ mod relay;
 mod stream;
 mod submit;
 mod tenants;
+mod tls;
 mod tokens;
 
 /// Makes three tests of each journey: `<journey>::embedded`, `<journey>::distributed`, `<journey>::apalis`.

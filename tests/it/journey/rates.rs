@@ -1,6 +1,8 @@
 //! Requests and tokens in any minute, tasks that wait, bad logins: who has used up what is theirs is told so, and nobody else.
 
 use super::both_modes;
+use anyhow::Context;
+use futures_util::future::join_all;
 use harness::{App, Client, Mode, Reply, within};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -136,13 +138,19 @@ async fn tokens_are_reserved_and_settled(mode: Mode) -> anyhow::Result<()> {
     let client = app.tenant("acme", "submit,read").await?.client;
     let never = client.post("/v1/tasks", &wanted(5_000, json!({}))).await?;
     assert_eq!((never.status, never.header("x-should-retry")), (429, "false"), "{never:?}");
-    let slow = client.post("/v1/tasks", &wanted(800, json!({"ttft_ms": 1_000, "tokens": 10}))).await?;
-    let left: u32 = slow.header("x-ratelimit-remaining-tokens").parse()?;
-    assert!((100..=190).contains(&left), "{slow:?}");
-    let id = slow.expect(202)?["id"].as_str().unwrap_or_default().to_owned();
+    let slow = || {
+        let request = client.request(Method::POST, "/v1/tasks").header("idempotency-key", "slow");
+        Client::send(request.json(&wanted(800, json!({"ttft_ms": 1_000, "tokens": 10}))))
+    };
+    let first = slow().await?;
+    let left: u32 = first.header("x-ratelimit-remaining-tokens").parse()?;
+    assert!((100..=190).contains(&left), "{first:?}");
+    let id = first.expect(202)?["id"].as_str().unwrap_or_default().to_owned();
     let refused = client.post("/v1/tasks", &wanted(800, json!({}))).await?;
     assert_eq!((refused.status, &*code(&refused)?), (429, "rate_limit_exceeded"));
     assert!(refused.header("ratelimit").contains(r#""tokens";r="#), "{refused:?}");
+    let again = slow().await?;
+    assert_eq!((again.header("idempotent-replayed"), &again.expect(202)?["id"]), ("true", &json!(id)));
     assert_eq!(client.ended(&id).await?["status"], "completed");
     // It wrote ten: the rest is there again, long before a minute is over.
     within(Duration::from_secs(5), "it is settled", async || {
@@ -155,25 +163,31 @@ async fn tokens_are_reserved_and_settled(mode: Mode) -> anyhow::Result<()> {
 async fn so_many_tasks_may_wait(mode: Mode) -> anyhow::Result<()> {
     let app = App::with(mode).slots(1).env("LONGHAUL_LIMITS__PROJECT_QUEUED_TASKS", "5").start().await?;
     let client = app.tenant("acme", "submit,read,batch").await?.client;
-    let mut accepted = Vec::new();
-    let full = loop {
-        let reply = client.post("/v1/tasks", &wanted(1, json!({"ttft_ms": 60_000}))).await?;
+    let one = json!({"ttft_ms": 60_000});
+    let mut accepted = vec![client.submit(&wanted(1, one.clone())).await?];
+    within(Duration::from_secs(10), "it runs", async || Ok((app.model.running() == 1).then_some(()))).await?;
+    // All at once.
+    let body = wanted(1, one);
+    let posts = (0..40).map(|_| client.post("/v1/tasks", &body));
+    let mut full = None;
+    for reply in join_all(posts).await {
+        let reply = reply?;
         match reply.status {
             202 => accepted.push(reply.json()?["id"].as_str().unwrap_or_default().to_owned()),
-            _ => break reply,
+            _ => full = Some(reply),
         }
-        anyhow::ensure!(accepted.len() < 20, "nobody is refused");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    }
+    let full = full.context("nobody is refused")?;
     assert_eq!((full.status, &*code(&full)?), (429, "queue_full"), "{full:?}");
-    assert!((5..=6).contains(&accepted.len()), "five wait, one runs: {}", accepted.len());
+    assert_eq!(accepted.len(), 6, "five wait, one runs");
     let later =
         json!({"endpoint": "/v1/chat/completions", "body": harness::chat("later", json!({})), "delay_s": 60});
     assert_eq!(client.post("/v1/tasks", &later).await?.status, 429, "one that is for later waits as well");
     let line = |n| json!({"custom_id": format!("{n}"), "method": "POST", "url": "/v1/chat/completions", "body": harness::chat("x", json!({}))});
     let lines: Vec<Value> = (0..6).map(line).collect();
     let batch = json!({"endpoint": "/v1/chat/completions", "completion_window": "24h", "requests": lines});
-    assert_eq!(code(&client.post("/v1/batches", &batch).await?)?, "queue_full");
+    let never = client.post("/v1/batches", &batch).await?;
+    assert_eq!((&*code(&never)?, never.header("x-should-retry")), ("queue_full", "false"));
     let other = app.tenant("globex", "submit").await?.client;
     assert_eq!(
         other.post("/v1/tasks", &wanted(1, json!({}))).await?.status,

@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     clock::UnixMs,
-    task::{Answer, BatchId, Change, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
+    task::{
+        Answer, BatchId, Change, Fingerprint, NewTask, Payload, ProjectId, QueueName, Task, TaskId, WorkerId,
+    },
 };
 use async_trait::async_trait;
 use connections::Connections;
@@ -210,6 +212,10 @@ impl Store for PostgresStore {
     }
     async fn queues(&self, project: Option<ProjectId>) -> Result<Vec<QueueFigures>> {
         within(VERB, read::queues(&self.pool, project)).await
+    }
+
+    async fn keyed(&self, project: ProjectId, key: &str) -> Result<Option<(TaskId, Fingerprint)>> {
+        within(VERB, submit::keyed(&self.pool, project, key)).await
     }
 
     async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32> {

@@ -84,7 +84,7 @@ async fn state(pool: &PgPool, project: ProjectId, id: TaskId) -> Result<Option<(
 }
 
 /// The batch's row is locked for the length of the statement, so that it is not closed meanwhile. Spent usage moves to
-/// `attempts`, and stays in the batch's sum: only the line is taken back.
+/// `attempts`, and stays in the batch's sum: only the line is taken back. What was reserved was settled with the run that is over.
 const RETRY: &str = concat!(
     "with open as (
        select b.id from batches b where b.id = (select batch from tasks where project = $1 and id = $2)
@@ -98,7 +98,7 @@ const RETRY: &str = concat!(
          and (t.batch is null or t.batch in (select id from open))
        returning",
     change_columns!(),
-    ", t.queue, t.priority
+    ", t.queue, t.priority, t.crashes
      ), spent as (
        insert into attempts (task, attempt, ended_at, upstream, error,
          input_tokens, cached_tokens, output_tokens, reasoning_tokens)
@@ -106,6 +106,9 @@ const RETRY: &str = concat!(
          r.input_tokens, r.cached_tokens, r.output_tokens, r.reasoning_tokens
        from started join results r on r.task = started.id where r.input_tokens is not null
        on conflict do nothing
+     ), unreserved as (
+       update payloads p set reserved = jsonb_set(p.reserved::jsonb, '{tokens}', '0')::text from started
+       where p.task = started.id and p.reserved is not null
      ), cleared as (
        delete from results r using started where r.task = started.id
      ), counted as (

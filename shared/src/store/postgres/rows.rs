@@ -113,14 +113,14 @@ pub(super) fn changes(rows: &[PgRow]) -> Result<Vec<Change>> {
     rows.iter().map(change).collect()
 }
 
-/// Columns `id`, `project`, `queue` and `priority`; no orphan.
+/// Columns `id`, `project`, `queue`, `priority` and `crashes`.
 pub(super) fn bell(row: &PgRow) -> Result<Bell> {
     Ok(Bell {
         task: TaskId(get(row, "id")?),
         project: ProjectId(get(row, "project")?),
         queue: codec::queue(get(row, "queue")?)?,
         priority: get(row, "priority")?,
-        orphan: false,
+        orphan: get::<i16>(row, "crashes")? > 0,
     })
 }
 

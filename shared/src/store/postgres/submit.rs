@@ -12,9 +12,9 @@ use super::{
 use crate::{
     clock::{UnixMs, ms},
     store::{Result, Submitted},
-    task::{NewTask, Task, TaskId},
+    task::{Fingerprint, NewTask, ProjectId, Task, TaskId},
 };
-use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{PgConnection, PgPool, Postgres, postgres::PgArguments, query::Query};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -249,6 +249,17 @@ pub(super) fn bind<'q>(
 const KEYS: &str = "select i.id, k.task, k.fingerprint
   from unnest($1::uuid[], $2::uuid[], $3::text[]) as i(id, project, key)
   join idempotency k on k.project = i.project and k.key = i.key";
+
+pub(super) async fn keyed(
+    pool: &PgPool,
+    project: ProjectId,
+    key: &str,
+) -> Result<Option<(TaskId, Fingerprint)>> {
+    let sql =
+        "select task, fingerprint from idempotency where project = $1 and key = $2 and expires_at > now_ms()";
+    let row = sqlx::query(sql).bind(project.0).bind(key).fetch_optional(pool).await?;
+    row.map(|row| Ok((TaskId(get(&row, "task")?), codec::digest(get(&row, "fingerprint")?)?))).transpose()
+}
 
 /// What earlier submits made of these inputs: the task with the same id, or the one that the key stands for.
 async fn known(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<Vec<Option<Submitted>>> {

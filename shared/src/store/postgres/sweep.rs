@@ -14,7 +14,7 @@ use crate::{
     store::{Bell, Forgotten, Result, START_GAP, SUSPECT_CRASHES, Served},
     task::{Change, ErrorCode, QueueName},
 };
-use sqlx::{PgPool, postgres::PgRow};
+use sqlx::PgPool;
 use std::time::Duration;
 
 pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>> {
@@ -34,10 +34,7 @@ pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>
         ", t.queue, t.priority, t.crashes"
     );
     let found = sqlx::query(SQL).bind(i64::from(limit)).fetch_all(pool).await?;
-    let bell = |row: &PgRow| -> Result<Bell> {
-        Ok(Bell { orphan: get::<i16>(row, "crashes")? > 0, ..rows::bell(row)? })
-    };
-    found.iter().map(|row| Ok((rows::change(row)?, bell(row)?))).collect()
+    found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
 
 /// Rows that `ready` looks at, at most, when a queue has very many projects: each then brings fewer than `limit`.
@@ -56,10 +53,10 @@ pub(super) async fn ready(
         ", share as (
            select least($2, greatest($3 / greatest(count(project), 1), 1)) as rows from tenants
          )
-         select r.id, tenants.project, $1 as queue, r.priority from tenants, lateral (
-           select t.id, t.priority, row_number() over () as turn from (
-             select id, priority from (
-               select id, priority, endpoint, model from tasks
+         select r.id, tenants.project, $1 as queue, r.priority, r.crashes from tenants, lateral (
+           select t.id, t.priority, t.crashes, row_number() over () as turn from (
+             select id, priority, crashes from (
+               select id, priority, crashes, endpoint, model from tasks
                where state = 'queued' and queue = $1 and project = tenants.project
                order by priority desc, id limit 50000) x
              where ",

@@ -84,6 +84,11 @@ impl Store for SqliteStore {
         self.read(|db| read::queues(db, project)).await
     }
 
+    async fn keyed(&self, project: ProjectId, key: &str) -> Result<Option<(TaskId, Fingerprint)>> {
+        let now = UnixMs::now();
+        self.read(|db| read::keyed(db, now, project, key)).await
+    }
+
     async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32> {
         self.read(|db| read::waiting(db, project, queues, most)).await
     }

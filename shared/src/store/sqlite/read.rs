@@ -4,7 +4,8 @@ use super::{
     super::{ListQuery, Page, QueueFigures},
     rows::{self, Fault, id_list, json, select_task},
 };
-use crate::task::{Answer, Change, Payload, ProjectId, QueueName, State, Task, TaskId};
+use crate::clock::UnixMs;
+use crate::task::{Answer, Change, Fingerprint, Payload, ProjectId, QueueName, State, Task, TaskId};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor};
 
 /// See [`super::super::Store::get`].
@@ -131,6 +132,20 @@ pub(super) async fn position(
                from tasks me where me.id = ?1 and me.project = ?2 and me.state = 'queued'";
     let row = sqlx::query(sql).bind(id.0).bind(project.0).fetch_optional(db).await?;
     row.as_ref().map(|row| rows::count(row, "ahead")).transpose()
+}
+
+/// See [`super::super::Store::keyed`].
+pub(super) async fn keyed(
+    db: impl SqliteExecutor<'_>,
+    now: UnixMs,
+    project: ProjectId,
+    key: &str,
+) -> Result<Option<(TaskId, Fingerprint)>, Fault> {
+    let sql = "select task, fingerprint from idempotency where project = ?1 and key = ?2 and expires_at > ?3";
+    let row = sqlx::query(sql).bind(project.0).bind(key).bind(now.0).fetch_optional(db).await?;
+    let Some(row) = row else { return Ok(None) };
+    let print = Fingerprint::try_from(row.try_get::<&[u8], _>("fingerprint")?);
+    Ok(Some((TaskId(row.try_get("task")?), print.map_err(|_| Fault::Unreadable("fingerprint"))?)))
 }
 
 /// See [`super::super::Store::waiting`].

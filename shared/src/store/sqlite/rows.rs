@@ -183,14 +183,14 @@ pub(super) fn fences(rows: &[SqliteRow]) -> Result<Vec<(TaskId, u32)>, Fault> {
     rows.iter().map(|row| Ok((TaskId(row.try_get("id")?), row.try_get("attempt")?))).collect()
 }
 
-/// From `id, project, queue, priority`; no orphan.
+/// From `id, project, queue, priority, crashes`.
 pub(super) fn bell(row: &SqliteRow) -> Result<Bell, Fault> {
     Ok(Bell {
         task: TaskId(row.try_get("id")?),
         project: ProjectId(row.try_get("project")?),
         queue: queue(row)?,
         priority: row.try_get("priority")?,
-        orphan: false,
+        orphan: row.try_get::<u32, _>("crashes")? > 0,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::{
     clock::UnixMs,
     task::{Change, ErrorCode, QueueName, State, TaskError, TaskId},
 };
-use sqlx::{Row, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqliteExecutor};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -33,10 +33,7 @@ pub(super) async fn due(
                  order by wake_at limit ?2) \
                returning id, project, batch, attempt, last_seq, state, queue, priority, crashes";
     let found = sqlx::query(sql).bind(now.0).bind(limit).fetch_all(db).await?;
-    let bell = |row: &SqliteRow| -> Result<Bell, Fault> {
-        Ok(Bell { orphan: row.try_get::<u32, _>("crashes")? > 0, ..rows::bell(row)? })
-    };
-    found.iter().map(|row| Ok((rows::change(row)?, bell(row)?))).collect()
+    found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
 
 /// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3 and that are served (?4, ?5), in this order; `turn` is a task's place in its project.
@@ -53,7 +50,7 @@ macro_rules! select_ready {
                  where t.state = 'queued' and t.queue = ?1 and t.project > tenants.project)
                from tenants where tenants.project is not null
              ), best as (
-               select t.id, t.project, t.queue, t.priority,
+               select t.id, t.project, t.queue, t.priority, t.crashes,
                  row_number() over (partition by t.project order by t.priority desc, t.id) as turn
                from tenants cross join tasks t
                where t.wake_at > ?3 and t.id in (select c.id from (
@@ -64,7 +61,7 @@ macro_rules! select_ready {
             "
                  order by c.priority desc, c.id limit ?2)
              )
-             select id, project, queue, priority from best order by ",
+             select id, project, queue, priority, crashes from best order by ",
             $order,
             " limit ?2"
         )
