@@ -21,5 +21,8 @@ mod cli;
 /// The documents say what the code does.
 mod docs;
 
+/// The pages that show how to do something.
+mod how_to;
+
 /// The shape of the source tree.
 mod tidy;

@@ -50,8 +50,9 @@ impl SharedLimits {
         let processes = self.processes.load(Relaxed).max(1);
         let share = |charge: &Charge| {
             let quota = (charge.quota / processes).max(1);
-            // What is more than the share takes all of it.
-            Charge { quota, cost: charge.cost.min(quota.into()), ..charge.clone() }
+            // What is more than the share takes all of it; what was spent was spent.
+            let cost = if ask.forced { charge.cost } else { charge.cost.min(quota.into()) };
+            Charge { quota, cost, ..charge.clone() }
         };
         Ask { charges: ask.charges.iter().map(share).collect(), forced: ask.forced }
     }

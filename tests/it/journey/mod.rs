@@ -17,7 +17,7 @@ mod stream;
 mod submit;
 mod tenants;
 mod tls;
-mod tokens;
+pub(crate) mod tokens;
 
 /// Makes three tests of each journey: `<journey>::embedded`, `<journey>::distributed`, `<journey>::apalis`.
 macro_rules! both_modes {

@@ -17,7 +17,10 @@ async fn certificates_are_read_again() -> anyhow::Result<()> {
     let (folder, address) = (tempfile::tempdir()?, free_address()?);
     let first = certify(folder.path())?;
     let start = |command: &mut std::process::Command| {
-        command.args(["serve", "--listen", &address.to_string(), "--data-dir"]).arg(folder.path());
+        command
+            .env_clear()
+            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
+            .arg(folder.path());
         command.env("LONGHAUL_API__TLS_CERT", folder.path().join("cert.pem"));
         command.env("LONGHAUL_API__TLS_KEY", folder.path().join("key.pem"));
     };

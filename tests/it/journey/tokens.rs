@@ -109,6 +109,12 @@ fn set(signers: &[&Signer]) -> String {
     json!({"keys": keys}).to_string()
 }
 
+/// A provider's public keys, and a good token of it.
+pub(crate) fn of_a_provider() -> anyhow::Result<(String, String)> {
+    let signer = Signer::new("ec", Algorithm::ES256)?;
+    Ok((set(&[&signer]), signer.token(&claims(&json!({})))?))
+}
+
 async fn status(app: &App, token: &str) -> anyhow::Result<u16> {
     Ok(app.client().with_key(token).get("/v1/tasks").await?.status)
 }

@@ -1,0 +1,133 @@
+//! The pages in docs/how-to do what they say: their settings are set, their commands run in one shell, and what they show is what
+//! comes out (`…` stands for anything).
+
+use crate::journey::tokens;
+use anyhow::Context;
+use harness::{Process, free_address, logs_folder, program, within};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+macro_rules! pages {
+    ($($name:ident $file:literal,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() -> anyhow::Result<()> {
+            follow($file).await
+        }
+    )*};
+}
+
+pages! {
+    cors "cors.md",
+    input_validation "input-validation.md",
+    jwt "jwt.md",
+    rate_limits "rate-limits.md",
+}
+
+/// Where the pages say that it listens.
+const HERE: &str = "127.0.0.1:8080";
+const MARK: &str = "--- next ---";
+
+/// The blocks of a page: language and text.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let fenced = page.split("```").skip(1).step_by(2);
+    fenced.filter_map(|block| block.split_once('\n')).collect()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-to")
+}
+
+async fn follow(file: &str) -> anyhow::Result<()> {
+    let page = std::fs::read_to_string(folder().join(file))?;
+    let (home, address) = (tempfile::tempdir()?, free_address()?);
+    let blocks = blocks(&page);
+    let settings: Vec<&str> =
+        blocks.iter().filter(|(kind, _)| *kind == "toml").map(|(_, text)| *text).collect();
+    std::fs::write(home.path().join("longhaul.toml"), settings.concat())?;
+    let (keys, token) = tokens::of_a_provider()?;
+    std::fs::write(home.path().join("jwks.json"), keys)?;
+    let server = serve(home.path(), address).await?;
+    // The commands, each followed by what it shows.
+    let mut steps: Vec<(String, &str)> = Vec::new();
+    for (kind, text) in blocks {
+        match (kind, steps.last_mut()) {
+            ("sh", _) if text.trim() == "longhaul serve" => {}
+            ("sh", _) => steps.push((text.replace(HERE, &address.to_string()), "")),
+            ("text", Some(step)) => step.1 = text,
+            _ => {}
+        }
+    }
+    anyhow::ensure!(!steps.is_empty(), "{file} shows no command");
+    let script: String = steps.iter().map(|(command, _)| format!("{command}\necho '{MARK}'\n")).collect();
+    let programs = program("longhaul")?;
+    let programs = programs.parent().context("a program is in a folder")?.display();
+    let script = format!("unset \"${{!LONGHAUL_@}}\"\nPATH='{programs}':$PATH\n{script}");
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", &script]).current_dir(home.path()).env("TOKEN", token);
+    let done = tokio::task::spawn_blocking(move || shell.output()).await??;
+    let (out, err) = (String::from_utf8(done.stdout)?, String::from_utf8_lossy(&done.stderr).into_owned());
+    anyhow::ensure!(done.status.success(), "{file}: {err}\n{out}\n{}", server.last_words());
+    for ((command, shown), said) in steps.iter().zip(out.split(MARK)) {
+        let mut lines = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        for wanted in shown.lines() {
+            anyhow::ensure!(
+                lines.any(|line| fits(wanted, &line)),
+                "{file}: {command}\nshould show {wanted}\nand says {said}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Starts it with the settings in the folder.
+async fn serve(home: &Path, address: SocketAddr) -> anyhow::Result<Process> {
+    let start = |command: &mut Command| {
+        command.env_clear().arg("serve").current_dir(home).env("LONGHAUL_API__LISTEN", address.to_string());
+    };
+    let server = Process::start("serve", &program("longhaul")?, start, &logs_folder()?)?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    within(Duration::from_secs(20), "it is ready", async || {
+        let reply = client.get(format!("http://{address}/readyz")).send().await.ok();
+        Ok(reply.filter(|reply| reply.status() == 200).map(drop))
+    })
+    .await?;
+    Ok(server)
+}
+
+/// Whether a line is what is shown.
+fn fits(shown: &str, line: &str) -> bool {
+    let parts: Vec<&str> = shown.split('…').collect();
+    let (first, last) = (parts[0], parts[parts.len() - 1]);
+    if parts.len() == 1 {
+        return first == line;
+    }
+    let Some(mut rest) = line.strip_prefix(first) else { return false };
+    for part in &parts[1..parts.len() - 1] {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[test]
+fn shown_lines_may_leave_something_out() {
+    assert!(fits("a b", "a b") && !fits("a b", "a bc"));
+    assert!(fits("…b…", "abc") && fits("a…c", "abc") && fits("a…", "a") && fits("…b…d", "abcd"));
+    assert!(!fits("…x…", "abc") && !fits("b…", "abc") && !fits("…b", "abc"));
+}
+
+#[test]
+fn every_page_is_followed() -> anyhow::Result<()> {
+    let source = include_str!("how_to.rs");
+    for page in std::fs::read_dir(folder())? {
+        let name = page?.file_name().to_string_lossy().into_owned();
+        assert!(source.contains(&format!("\"{name}\"")), "{name} is not followed by a test");
+    }
+    Ok(())
+}
