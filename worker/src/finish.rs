@@ -201,9 +201,9 @@ pub(crate) async fn settle_stopped(ctx: &Context, claimed: &Claimed, told: Told)
     }
     // Whether its task has ended or goes on elsewhere: more than was reserved is charged, and nothing given back.
     if let (Some(reserved), Some(usage)) = (&claimed.reserved, told.usage) {
-        let spent = usage.input_tokens.saturating_add(usage.output_tokens) - i64::from(reserved.tokens);
-        if spent > 0 {
-            ctx.ends.charge(reserved.charged(spent)).await;
+        let more = tokens(usage).saturating_sub(reserved.tokens);
+        if more > 0 {
+            ctx.ends.charge(reserved.charged(more.into())).await;
         }
     }
     let error = Some(task_error(claimed, ErrorCode::Cancelled, "the attempt was stopped"));
@@ -297,11 +297,6 @@ fn task_error(claimed: &Claimed, code: ErrorCode, message: &str) -> TaskError {
 /// model server was called and does not say what it spent, the reservation stands.
 async fn charge(ctx: &Context, claimed: &Claimed, ended: bool, called: bool, spent: Option<Usage>) {
     let Some(reserved) = &claimed.reserved else { return };
-    // Upstreams say absurd things.
-    let tokens = |usage: Usage| {
-        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
-        u32::try_from(tokens.max(0)).unwrap_or(u32::MAX)
-    };
     let ask = match (spent.map(tokens), ended) {
         (Some(tokens), true) => reserved.settled(tokens, UnixMs::now()),
         (Some(tokens), false) => reserved.charged(tokens.into()),
@@ -309,6 +304,11 @@ async fn charge(ctx: &Context, claimed: &Claimed, ended: bool, called: bool, spe
         (None, _) => return,
     };
     ctx.ends.charge(ask).await;
+}
+
+/// Tokens in and out, as they are charged. Upstreams say absurd things.
+fn tokens(usage: Usage) -> u32 {
+    u32::try_from(usage.input_tokens.saturating_add(usage.output_tokens).max(0)).unwrap_or(u32::MAX)
 }
 
 fn count(claimed: &Claimed, finished: Option<&Finished>) {
