@@ -234,6 +234,9 @@ pub(crate) enum ProjectsCommand {
         /// Tasks that may wait for a start
         #[arg(long, value_name = "N", value_parser = limit())]
         queued_tasks: Option<u32>,
+        /// Tasks that may run at once
+        #[arg(long, value_name = "N", value_parser = limit())]
+        concurrent_tasks: Option<u32>,
     },
 }
 

@@ -85,8 +85,9 @@ pub(crate) fn projects(args: &RegistryArgs, command: &ProjectsCommand) -> ExitCo
         ProjectsCommand::List => {
             list_projects(&registry.projects().await.map_err(|error| broken(&error))?, form)
         }
-        ProjectsCommand::Limit { project, limits, queued_tasks } => {
-            let quotas = Quotas { queued_tasks: *queued_tasks, ..quotas(limits) };
+        ProjectsCommand::Limit { project, limits, queued_tasks, concurrent_tasks } => {
+            let quotas =
+                Quotas { queued_tasks: *queued_tasks, concurrent_tasks: *concurrent_tasks, ..quotas(limits) };
             let missing = || Failure::new(NOT_FOUND, format!("there is no project {project}"));
             let id = match project.parse() {
                 Ok(id) => id,
@@ -115,7 +116,7 @@ fn project_view(project: &Project) -> Value {
 
 fn quotas(limits: &RateArgs) -> Quotas {
     let RateArgs { requests_per_minute, tokens_per_minute } = *limits;
-    Quotas { requests_per_minute, tokens_per_minute, queued_tasks: None }
+    Quotas { requests_per_minute, tokens_per_minute, ..Quotas::default() }
 }
 
 /// Limits for a person.

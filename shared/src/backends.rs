@@ -1,13 +1,15 @@
 //! The one file that knows that two modes exist.
 
 use crate::{
+    caps::Caps,
     config::{Config, Mode},
     events::{Events, MemoryEvents, RedisEvents},
     limits::{Limits, MemoryLimits, RedisLimits, SharedLimits},
     objects::Objects,
     pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
-    store::{PostgresStore, Registry, SqliteStore, Store},
+    store::{PostgresStore, Registry, Served, SqliteStore, Store},
+    task::QueueName,
 };
 use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
 use std::{path::Path, sync::Arc};
@@ -25,10 +27,14 @@ pub struct Backends {
     pub events: Arc<dyn Events>,
     /// What callers may do.
     pub limits: Arc<dyn Limits>,
+    /// The lanes' names.
+    pub lanes: Arc<[QueueName]>,
     /// Large bodies.
     pub objects: Objects,
     /// Upstreams that are left alone.
     pub pauses: Pauses,
+    /// How many tasks of a project may run at once.
+    pub caps: Caps,
 }
 
 /// A backend could not be opened: one line for a person, with the cause.
@@ -78,8 +84,10 @@ impl Backends {
                 let store = Arc::new(store);
                 Ok(Self {
                     pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
+                    caps: Caps::new(store.clone(), config.limits.project.concurrent_tasks),
                     registry: store.clone(),
                     store,
+                    lanes: lanes(config),
                     queue,
                     events: Arc::new(events),
                     limits: Arc::new(SharedLimits::new(limits)),
@@ -87,6 +95,12 @@ impl Backends {
                 })
             }
         }
+    }
+
+    /// Which tasks are claimed and rung for at the moment.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        Served { open: self.pauses.open(), caps: self.caps.known() }
     }
 
     async fn embedded(config: &Config, data_dir: &Path) -> Result<Self, Unopened> {
@@ -104,14 +118,20 @@ impl Backends {
         let store = Arc::new(store);
         Ok(Self {
             pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
+            caps: Caps::new(store.clone(), config.limits.project.concurrent_tasks),
             registry: store.clone(),
             store,
+            lanes: lanes(config),
             queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),
             events: Arc::new(MemoryEvents::new()),
             limits: Arc::new(MemoryLimits::default()),
             objects: Objects::new(Some(objects), config.objects.inline_bytes_max),
         })
     }
+}
+
+fn lanes(config: &Config) -> Arc<[QueueName]> {
+    config.lanes.iter().map(|lane| lane.name.clone()).collect()
 }
 
 async fn queue_at(url: &str, config: &Config) -> queue::Result<Arc<dyn Queue>> {

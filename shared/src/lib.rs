@@ -40,5 +40,6 @@ pub mod input;
 
 pub mod limits;
 
+pub mod caps;
 pub mod pauses;
 pub mod process;

@@ -5,19 +5,20 @@
 
 use crate::{
     backends::Backends,
-    events::{Events, announce},
+    events::announce,
     failpoint::{self, Point},
-    queue::Queue,
     store::{Bell, Submitted},
     task::{Change, State, Task},
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 /// News waiting at most, in messages.
 const BACKLOG: usize = 256;
 /// Messages that are told together.
 const TOGETHER: usize = 64;
+/// Tasks of a project and lane that are rung for together, because others have ended.
+const FREED_MAX: u32 = 256;
 /// Longest time for telling them.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -40,7 +41,7 @@ impl Herald {
     /// Starts the telling on `tasks`.
     pub fn start(tasks: &mut JoinSet<()>, backends: &Backends) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG);
-        tasks.spawn(run(receiver, backends.queue.clone(), backends.events.clone()));
+        tasks.spawn(run(receiver, backends.clone()));
         Self { sender }
     }
 
@@ -94,7 +95,44 @@ fn change(task: &Task) -> Change {
     }
 }
 
-async fn run(mut receiver: mpsc::Receiver<News>, queue: Arc<dyn Queue>, events: Arc<dyn Events>) {
+/// What may run because other tasks of its project no longer do: only so many of them may at once.
+async fn freed(backends: &Backends, changes: &[Change]) -> Vec<Bell> {
+    if backends.caps.known().is_empty() {
+        return Vec::new();
+    }
+    let left = changes.iter().filter(|change| !matches!(change.state, State::Queued | State::InProgress));
+    let served = backends.served().of(&left.map(|change| change.project).collect::<Vec<_>>());
+    let mut bells = Vec::new();
+    if !served.caps.is_empty() {
+        for lane in &*backends.lanes {
+            match backends.store.ready_capped(lane, FREED_MAX, &served).await {
+                Ok(found) => bells.extend(found),
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the sweep rings for what may run now"
+                ),
+            }
+        }
+    }
+    bells
+}
+
+async fn ring(backends: &Backends, bells: &[Bell]) {
+    if bells.is_empty() {
+        return;
+    }
+    match backends.queue.push(bells).await {
+        Ok(_) => failpoint::pass(Point::NewsRung),
+        Err(error) => tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "the sweep rings for {} tasks",
+            bells.len()
+        ),
+    }
+}
+
+async fn run(mut receiver: mpsc::Receiver<News>, backends: Backends) {
+    let backends = &backends;
     let mut gathered = Vec::new();
     while receiver.recv_many(&mut gathered, TOGETHER).await > 0 {
         let mut all = News::default();
@@ -102,20 +140,10 @@ async fn run(mut receiver: mpsc::Receiver<News>, queue: Arc<dyn Queue>, events: 
             all.bells.extend(news.bells);
             all.changes.extend(news.changes);
         }
-        let ring = async {
-            if all.bells.is_empty() {
-                return;
-            }
-            match queue.push(&all.bells).await {
-                Ok(_) => failpoint::pass(Point::NewsRung),
-                Err(error) => tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the sweep rings for {} tasks",
-                    all.bells.len()
-                ),
-            }
+        let ring_more = async { ring(backends, &freed(backends, &all.changes).await).await };
+        let telling = async {
+            tokio::join!(ring(backends, &all.bells), announce(&*backends.events, &all.changes), ring_more)
         };
-        let telling = async { tokio::join!(ring, announce(events.as_ref(), &all.changes)) };
         if timeout(DEADLINE, telling).await.is_err() {
             tracing::debug!("queue or event log too slow: the sweep and the watchers catch up");
         }

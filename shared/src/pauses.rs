@@ -8,7 +8,7 @@ use crate::{
     catalog::route,
     config::Config,
     failpoint::{self, Point},
-    store::{Pause, Result, Served, Store, UpstreamModels},
+    store::{Open, Pause, Result, Store, UpstreamModels},
 };
 use std::{
     collections::HashMap,
@@ -40,8 +40,8 @@ struct Known {
     /// When this process ended a pause: a row that was read before is out of date.
     resumed: HashMap<String, Instant>,
     notes: Arc<[UpstreamModels]>,
-    /// What is served while these upstreams are paused, as worked out last.
-    served: Option<(Vec<String>, Arc<Served>)>,
+    /// What is open while these upstreams are paused, as worked out last.
+    open: Option<(Vec<String>, Arc<Open>)>,
 }
 
 /// One upstream's pause.
@@ -100,32 +100,32 @@ impl Pauses {
 
     /// Which tasks have an upstream that may be called now.
     #[must_use]
-    pub fn served(&self) -> Arc<Served> {
+    pub fn open(&self) -> Arc<Open> {
         let (mut known, now) = (self.known(), Instant::now());
         let holding = known.paused.iter().filter(|(_, paused)| paused.holds(now));
         let mut closed: Vec<String> = holding.map(|(name, _)| name.clone()).collect();
         closed.sort_unstable();
-        if let Some((paused, served)) = &known.served
+        if let Some((paused, open)) = &known.open
             && *paused == closed
         {
-            return served.clone();
+            return open.clone();
         }
-        let served = Arc::new(match closed.is_empty() {
-            true => Served::All,
-            false => served(&self.0.config, &known.notes, |upstreams| {
+        let open = Arc::new(match closed.is_empty() {
+            true => Open::All,
+            false => open_but(&self.0.config, &known.notes, |upstreams| {
                 upstreams.iter().any(|name| !closed.iter().any(|closed| closed == name))
             }),
         });
-        known.served = Some((closed, served.clone()));
-        served
+        known.open = Some((closed, open.clone()));
+        open
     }
 
     /// Tasks that only this upstream, of all that may be called now, could run if it were tried.
     #[must_use]
-    pub fn waiting_for(&self, upstream: &str) -> Served {
+    pub fn waiting_for(&self, upstream: &str) -> Open {
         let (known, now) = (self.known(), Instant::now());
         let open = |name: &str| known.paused.get(name).is_none_or(|paused| !paused.holds(now));
-        served(&self.0.config, &known.notes, |upstreams| {
+        open_but(&self.0.config, &known.notes, |upstreams| {
             upstreams.contains(&upstream) && !upstreams.iter().any(|name| open(name))
         })
     }
@@ -170,7 +170,7 @@ impl Pauses {
     pub fn note(&self, notes: Arc<[UpstreamModels]>) {
         let mut known = self.known();
         if known.notes != notes {
-            (known.notes, known.served) = (notes, None);
+            (known.notes, known.open) = (notes, None);
         }
     }
 
@@ -217,7 +217,7 @@ fn tell(upstream: &str, written: std::result::Result<Result<()>, tokio::time::er
 }
 
 /// The tasks whose upstreams (by name) `pass`, as lists for a statement.
-fn served(config: &Config, notes: &[UpstreamModels], pass: impl Fn(&[&str]) -> bool) -> Served {
+fn open_but(config: &Config, notes: &[UpstreamModels], pass: impl Fn(&[&str]) -> bool) -> Open {
     let passes = |endpoint: &str, model: &str| {
         let upstreams = route(config, notes, endpoint, model);
         pass(&upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>())
@@ -236,7 +236,7 @@ fn served(config: &Config, notes: &[UpstreamModels], pass: impl Fn(&[&str]) -> b
             endpoints.push(endpoint);
         }
     }
-    Served::Only { endpoints, except }
+    Open::Only { endpoints, except }
 }
 
 #[cfg(test)]
@@ -268,9 +268,9 @@ mod tests {
     }
 
     fn without(config: &Config, notes: &[UpstreamModels], paused: &[&str]) -> (Vec<String>, Vec<String>) {
-        match served(config, notes, |upstreams| upstreams.iter().any(|name| !paused.contains(name))) {
-            Served::Only { endpoints, except } => (endpoints, except),
-            Served::All => panic!("never from here"),
+        match open_but(config, notes, |upstreams| upstreams.iter().any(|name| !paused.contains(name))) {
+            Open::Only { endpoints, except } => (endpoints, except),
+            Open::All => panic!("never from here"),
         }
     }
 

@@ -6,8 +6,8 @@
 use crate::context::{Context, Hold, STORE_PATIENCE};
 use shared::{
     failpoint::{self, Point},
-    store::{self, Claimed},
-    task::{Change, State, WorkerId},
+    store::{self, Claimed, Served},
+    task::{Change, State, TaskId, WorkerId},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -56,7 +56,7 @@ pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
     let mut worker = ctx.worker.subscribe();
     let pumping = async {
         loop {
-            while ctx.backends.pauses.served().is_nothing() {
+            while ctx.backends.pauses.open().is_nothing() {
                 sleep(PAUSE).await;
             }
             // The incarnation may change while the pump waits for a slot: it is looked up last.
@@ -87,7 +87,6 @@ async fn free_slots(ctx: &Context) -> OwnedSemaphorePermit {
 /// Claims for up to `free` slots: what the doorbell names, or what is ready while it is away.
 async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage) -> Vec<Entered> {
     let queues = &ctx.config.worker.queues;
-    let store = &ctx.backends.store;
     // A queue that hangs must not keep us from the database for long.
     let wait = if outage.queue { WAIT / 20 } else { WAIT };
     let ids = match timeout(wait + QUEUE_PATIENCE, ctx.backends.queue.pop(queues, free, wait)).await {
@@ -109,14 +108,7 @@ async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage)
         return Vec::new();
     }
     failpoint::pass(Point::ClaimPopped);
-    let served = ctx.backends.pauses.served();
-    let claim = async {
-        match &ids {
-            Some(ids) => store.claim(worker, ids, &served).await,
-            None => store.claim_ready(worker, queues, u32::try_from(free).unwrap_or(u32::MAX), &served).await,
-        }
-    };
-    let claimed = entered(ctx, claim).await;
+    let claimed = claim(ctx, worker, ids.as_deref(), free).await;
     let down = claimed.is_err();
     let claimed = claimed.unwrap_or_else(|error| {
         if !outage.store {
@@ -132,6 +124,57 @@ async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage)
         sleep(PAUSE).await;
     }
     claimed
+}
+
+/// Claims these, or without a doorbell what is ready; then, with the slots that are left, for projects with a cap.
+async fn claim(
+    ctx: &Context,
+    worker: WorkerId,
+    ids: Option<&[TaskId]>,
+    free: usize,
+) -> Result<Vec<Entered>, Option<store::Error>> {
+    let (store, served) = (&ctx.backends.store, ctx.backends.served());
+    let mut claimed = match ids {
+        Some(ids) => entered(ctx, store.claim(worker, ids, &served)).await?,
+        None => {
+            let limit = u32::try_from(free).unwrap_or(u32::MAX);
+            entered(ctx, store.claim_ready(worker, &ctx.config.worker.queues, limit, &served)).await?
+        }
+    };
+    let left = free.saturating_sub(claimed.len());
+    if served.caps.is_empty() || left == 0 {
+        return Ok(claimed);
+    }
+    let mut ids = match ids {
+        Some(ids) => ids.to_vec(),
+        None => capped(ctx, left, &served).await,
+    };
+    ids.retain(|id| !claimed.iter().any(|(claimed, ..)| claimed.task == *id));
+    ids.truncate(left);
+    if !ids.is_empty() {
+        let more = entered(ctx, store.claim_capped(worker, &ids, &served)).await;
+        claimed.extend(more.unwrap_or_else(|error| {
+            tracing::debug!(?error, "no claim for projects with a cap: the database is away");
+            Vec::new()
+        }));
+    }
+    Ok(claimed)
+}
+
+/// What may run of projects with a cap.
+async fn capped(ctx: &Context, limit: usize, served: &Served) -> Vec<TaskId> {
+    let (store, mut ids) = (&ctx.backends.store, Vec::new());
+    for queue in &ctx.config.worker.queues {
+        let ready = store.ready_capped(queue, u32::try_from(limit).unwrap_or(u32::MAX), served);
+        match timeout(STORE_PATIENCE, ready).await {
+            Ok(Ok(bells)) => ids.extend(bells.iter().map(|bell| bell.task)),
+            failed => {
+                let error = failed.ok().and_then(Result::err);
+                tracing::debug!(?error, "no look for tasks of projects with a cap");
+            }
+        }
+    }
+    ids
 }
 
 /// Claims, and enters what was claimed into the register; no error means that there was no answer in time.

@@ -41,7 +41,8 @@ impl Crew {
             None => None,
         };
         // A slow upstream is no reason not to serve the others.
-        let looks = async { tokio::join!(catalog::note(ctx), ctx.backends.pauses.refresh()) };
+        let (pauses, caps) = (&ctx.backends.pauses, &ctx.backends.caps);
+        let looks = async { tokio::join!(catalog::note(ctx), pauses.refresh(), caps.refresh()) };
         let _ = timeout(FIRST_LOOK, looks).await;
         let (drain, ended) = (ctx.drain.clone(), CancellationToken::new());
         let mut crew =

@@ -50,7 +50,8 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
     if !ctx.backends.pauses.probe(upstream, ctx.config.worker.probe_period).await {
         return;
     }
-    let served = ctx.backends.pauses.waiting_for(upstream);
+    let open = Arc::new(ctx.backends.pauses.waiting_for(upstream));
+    let served = Served { open, caps: ctx.backends.caps.known() };
     let claimed = match draw(ctx, &served).await {
         Ok(None) => Ok(Vec::new()),
         Ok(Some(id)) => claim::entered(ctx, ctx.backends.store.claim(worker, &[id], &served)).await,

@@ -36,7 +36,7 @@ pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
 }
 
 async fn is_one_there(ctx: &Context) -> bool {
-    let served = ctx.backends.pauses.served();
+    let served = ctx.backends.served();
     let looking = ctx.backends.store.has_suspects(&ctx.config.worker.queues, &served);
     match timeout(STORE_PATIENCE, looking).await {
         Ok(Ok(there)) => there,
@@ -54,7 +54,7 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>) -> bool {
     let mut turn = ctx.claim_turn.lock().await;
     sleep_until(*turn + START_GAP).await;
     let Some(worker) = *ctx.worker.borrow() else { return false };
-    let served = ctx.backends.pauses.served();
+    let served = ctx.backends.served();
     let claim = async {
         let claimed = ctx.backends.store.claim_suspect(worker, &ctx.config.worker.queues, &served).await?;
         Ok(claimed.into_iter().collect())

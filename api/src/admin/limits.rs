@@ -27,12 +27,15 @@ pub(crate) struct Limits {
     /// Tasks that wait for a start; only a project has this one.
     #[schema(minimum = 1, maximum = 1000000000)]
     queued_tasks: Option<u32>,
+    /// Tasks that run at once; only a project has this one.
+    #[schema(minimum = 1, maximum = 1000000000)]
+    concurrent_tasks: Option<u32>,
 }
 
 impl From<Quotas> for Limits {
     fn from(quotas: Quotas) -> Self {
-        let Quotas { requests_per_minute, tokens_per_minute, queued_tasks } = quotas;
-        Self { requests_per_minute, tokens_per_minute, queued_tasks }
+        let Quotas { requests_per_minute, tokens_per_minute, queued_tasks, concurrent_tasks } = quotas;
+        Self { requests_per_minute, tokens_per_minute, queued_tasks, concurrent_tasks }
     }
 }
 
@@ -42,8 +45,9 @@ impl Limits {
     /// # Errors
     /// 400.
     pub(super) fn of_key(self, field: &str) -> Result<Quotas, ApiError> {
-        if self.queued_tasks.is_some() {
-            let param = format!("{field}queued_tasks");
+        let tasks = [("queued_tasks", self.queued_tasks), ("concurrent_tasks", self.concurrent_tasks)];
+        if let Some((name, _)) = tasks.into_iter().find(|(_, limit)| limit.is_some()) {
+            let param = format!("{field}{name}");
             let message = format!("'{param}' is a limit of projects: a key has none of its own.");
             return Err(ApiError::invalid(param, message));
         }
@@ -51,8 +55,8 @@ impl Limits {
     }
 
     fn of_project(self, field: &str) -> Result<Quotas, ApiError> {
-        let Self { requests_per_minute, tokens_per_minute, queued_tasks } = self;
-        let quotas = Quotas { requests_per_minute, tokens_per_minute, queued_tasks };
+        let Self { requests_per_minute, tokens_per_minute, queued_tasks, concurrent_tasks } = self;
+        let quotas = Quotas { requests_per_minute, tokens_per_minute, queued_tasks, concurrent_tasks };
         match quotas.stray() {
             Some(stray) => {
                 let param = format!("{field}{stray}");

@@ -14,6 +14,9 @@ pub struct Quotas {
     /// Tasks that have not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_tasks: Option<u32>,
+    /// Tasks that run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent_tasks: Option<u32>,
 }
 
 impl Quotas {
@@ -22,11 +25,12 @@ impl Quotas {
 
     /// Names and values, in the order of the fields.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, Option<u32>); 3] {
+    pub fn named(&self) -> [(&'static str, Option<u32>); 4] {
         [
             ("requests_per_minute", self.requests_per_minute),
             ("tokens_per_minute", self.tokens_per_minute),
             ("queued_tasks", self.queued_tasks),
+            ("concurrent_tasks", self.concurrent_tasks),
         ]
     }
 
@@ -44,6 +48,7 @@ impl Quotas {
             requests_per_minute: self.requests_per_minute.or(others.requests_per_minute),
             tokens_per_minute: self.tokens_per_minute.or(others.tokens_per_minute),
             queued_tasks: self.queued_tasks.or(others.queued_tasks),
+            concurrent_tasks: self.concurrent_tasks.or(others.concurrent_tasks),
         }
     }
 }

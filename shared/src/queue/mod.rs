@@ -75,7 +75,8 @@ impl Transport {
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Rings for ready tasks. An id that is already there stays as it is; ids beyond the window (`window` per lane) are
-    /// dropped: the sweep brings them when there is room. Of one lane's bells the first are taken. Returns how many were taken in.
+    /// dropped: the sweep brings them when there is room. Of one lane's bells the first are taken. Orphans ([`Bell::orphan`]) go in
+    /// before all others, however full it is, and move there if they wait further back. Returns how many were taken in.
     async fn push(&self, bells: &[Bell]) -> Result<usize>;
 
     /// Up to `max` ids of these lanes, waiting up to `wait` for the first. While several lanes have work they are served by

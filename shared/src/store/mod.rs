@@ -14,7 +14,7 @@ mod types;
 
 pub use postgres::PostgresStore;
 pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
-pub use served::{Pause, Served, UpstreamModels};
+pub use served::{Cap, Open, Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
 
@@ -165,8 +165,13 @@ pub trait Store: Send + Sync {
     async fn retire(&self, worker: WorkerId) -> Result<()>;
 
     /// Starts the next attempt of those of `ids` that are queued: `attempt + 1`, `in_progress`, for a worker whose lease is
-    /// alive. Ids that do not come back are stale hints, not `served` at the moment, or suspects ([`Store::has_suspects`]).
+    /// alive. Ids that do not come back are stale hints, not `served` at the moment, suspects ([`Store::has_suspects`]), or of
+    /// projects with a cap.
     async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>>;
+
+    /// As [`Store::claim`], for tasks of projects with a cap: of each project as many as may still run, by priority, then age.
+    /// However many workers claim at once, no more run than that.
+    async fn claim_capped(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>>;
 
     /// Whether there are suspects, queued here and `served`: tasks that took their worker down [`SUSPECT_CRASHES`] times.
     async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool>;
@@ -207,7 +212,11 @@ pub trait Store: Send + Sync {
     async fn due(&self, limit: u32) -> Result<Vec<(Change, Bell)>>;
 
     /// Up to `limit` ready tasks of a queue that are `served`: equal shares per project, by priority, then age. Changes nothing.
+    /// Those of projects with a cap are left to [`Store::ready_capped`].
     async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>>;
+
+    /// As [`Store::ready`], for projects with a cap: of each no more than may still run. `limit` counts for each of them.
+    async fn ready_capped(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>>;
 
     /// Ends up to `limit` tasks whose deadline or queue timeout has passed.
     async fn expire(&self, limit: u32) -> Result<Vec<Change>>;

@@ -1,6 +1,7 @@
-//! What the store knows of upstreams: their models, their pauses, and which tasks may be claimed meanwhile.
+//! What the store knows of upstreams: their models, their pauses; and which tasks may be claimed at the moment.
 
-use std::time::Duration;
+use crate::task::ProjectId;
+use std::{sync::Arc, time::Duration};
 
 /// Which models an upstream lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +24,27 @@ pub struct Pause {
     pub failing: bool,
 }
 
-/// Which tasks have an upstream that may be called, by endpoint and model. Only those are claimed and rung for.
+/// Which tasks are claimed and rung for at the moment.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    /// Those that have an upstream.
+    pub open: Arc<Open>,
+    /// Projects of which only so many tasks may run at once. Their tasks are left to [`super::Store::claim_capped`].
+    pub caps: Arc<[Cap]>,
+}
+
+/// How many tasks of a project may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// The project.
+    pub project: ProjectId,
+    /// So many of its tasks.
+    pub tasks: u32,
+}
+
+/// Which tasks have an upstream that may be called, by endpoint and model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Served {
+pub enum Open {
     /// All of them: no upstream is paused.
     #[default]
     All,
@@ -38,18 +57,27 @@ pub enum Served {
     },
 }
 
-impl Served {
-    /// Whether no task at all is served.
+impl Open {
+    /// Whether no task at all has one.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         matches!(self, Self::Only { endpoints, except } if endpoints.is_empty() && except.is_empty())
     }
+}
 
-    /// The two lists as columns of a statement; `None` for [`Served::All`].
+impl Served {
+    /// The two lists of [`Served::open`] as columns of a statement; `None` for [`Open::All`].
     pub(super) fn lists(&self) -> (Option<&[String]>, Option<&[String]>) {
-        match self {
-            Self::All => (None, None),
-            Self::Only { endpoints, except } => (Some(endpoints), Some(except)),
+        match &*self.open {
+            Open::All => (None, None),
+            Open::Only { endpoints, except } => (Some(endpoints), Some(except)),
         }
+    }
+
+    /// The same, with the caps of these projects alone.
+    #[must_use]
+    pub fn of(&self, projects: &[ProjectId]) -> Self {
+        let caps = self.caps.iter().filter(|cap| projects.contains(&cap.project)).copied().collect();
+        Self { open: self.open.clone(), caps }
     }
 }

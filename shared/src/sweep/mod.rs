@@ -89,6 +89,7 @@ impl Sweep {
     async fn duties(&mut self) -> Result<(), Error> {
         let Self { backends, config, judge, forgotten, .. } = self;
         timeout(PATIENCE, backends.pauses.refresh()).await??;
+        timeout(PATIENCE, backends.caps.refresh()).await??;
         if judge.may_judge(Instant::now()) {
             full(|| reap::step(backends, config)).await?;
         }

@@ -8,7 +8,7 @@ use crate::{
     backends::Backends,
     config::Config,
     failpoint::{self, Point},
-    store::Served,
+    store::Open,
     task::QueueName,
 };
 use tokio::time::{sleep, timeout};
@@ -40,16 +40,20 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
             return Ok(false);
         }
     }
-    let served = backends.pauses.served();
-    if served.is_nothing() {
+    let served = backends.served();
+    if served.open.is_nothing() {
         return Ok(false);
     }
     let limit = u32::try_from(window).unwrap_or(u32::MAX);
-    let bells = timeout(PATIENCE, backends.store.ready(lane, limit, &served)).await??;
-    let more = ring(backends, &bells).await && bells.len() >= window;
+    let mut bells = timeout(PATIENCE, backends.store.ready(lane, limit, &served)).await??;
+    let full = bells.len() >= window;
+    if !served.caps.is_empty() {
+        bells.extend(timeout(PATIENCE, backends.store.ready_capped(lane, limit, &served)).await??);
+    }
+    let more = ring(backends, &bells).await && full;
     if !bells.is_empty() {
         failpoint::pass(Point::SweepRefilled);
     }
     // What is not served has to be read past, which may be much.
-    Ok(more && *served == Served::All)
+    Ok(more && *served.open == Open::All)
 }

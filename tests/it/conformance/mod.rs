@@ -24,6 +24,7 @@ async fn store_in_sqlite() -> anyhow::Result<()> {
     store.migrate().await?;
     store::all(&store).await;
     registry::all(&store).await;
+    store::caps::all(&store).await;
     Ok(())
 }
 
@@ -33,6 +34,7 @@ async fn store_in_postgres() -> anyhow::Result<()> {
         let store = PostgresStore::open(&fresh_database().await?, 16).await?;
         store::all(&store).await;
         registry::all(&store).await;
+        store::caps::all(&store).await;
     }
     Ok(())
 }

@@ -2,13 +2,13 @@
 
 use shared::{
     clock::UnixMs,
-    store::{Again, Claimed, Finish, Finished, NewBatch, NewWorker, Served, Store, Submitted},
+    store::{Again, Claimed, Finish, Finished, NewBatch, NewWorker, Open, Served, Store, Submitted},
     task::{
         Answer, Backoff, BatchId, BatchLine, Change, Ending, ErrorCode, Idempotency, NewTask, Payload,
         Policy, ProjectId, QueueName, Relay, State, Task, TaskError, TaskId, Usage, WorkerId,
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Long enough for nothing to end by itself.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -39,6 +39,7 @@ pub(super) fn new_task() -> NewTask {
         idempotency: None,
         batch: None,
         reserved: None,
+        moderation: Vec::new(),
     }
 }
 
@@ -113,12 +114,19 @@ pub(super) async fn worker_for(store: &dyn Store, ttl: Duration) -> WorkerId {
 }
 
 pub(super) async fn claim(store: &dyn Store, worker: WorkerId, task: &NewTask) -> Claimed {
-    let mut claimed = store.claim(worker, &[task.id], &Served::All).await.expect("claim");
+    let mut claimed = store.claim(worker, &[task.id], &Served::default()).await.expect("claim");
     // One that took workers down has a claim of its own.
     let queues = std::slice::from_ref(&task.queue);
-    claimed.extend(store.claim_suspect(worker, queues, &Served::All).await.expect("claim"));
+    claimed.extend(store.claim_suspect(worker, queues, &Served::default()).await.expect("claim"));
     assert_eq!(claimed.len(), 1, "exactly the queued task is claimed");
     claimed.remove(0)
+}
+
+/// What has an upstream at these endpoints, and the other way round for these models.
+pub(super) fn only(endpoints: &[&str], except: &[&str]) -> Served {
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let open = Open::Only { endpoints: owned(endpoints), except: owned(except) };
+    Served { open: Arc::new(open), ..Served::default() }
 }
 
 /// A task with a running attempt.

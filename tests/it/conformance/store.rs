@@ -2,6 +2,7 @@
 //! database; sweeps see everybody's rows, so cases look at their own only.
 
 mod batches;
+pub(super) mod caps;
 mod owner;
 mod read;
 mod submit;

@@ -14,6 +14,7 @@ both_modes!(
     an_address_is_what_the_proxy_says,
     tokens_are_reserved_and_settled,
     so_many_tasks_may_wait,
+    so_many_tasks_run_at_once,
     bad_keys_are_not_looked_at_for_ever,
 );
 
@@ -202,6 +203,47 @@ async fn so_many_tasks_may_wait(mode: Mode) -> anyhow::Result<()> {
         Ok((client.post("/v1/tasks", &wanted(1, json!({}))).await?.status == 202).then_some(()))
     })
     .await
+}
+
+async fn so_many_tasks_run_at_once(mode: Mode) -> anyhow::Result<()> {
+    let setting = ("LONGHAUL_LIMITS__PROJECT_CONCURRENT_TASKS", "3");
+    let app = App::with(mode).workers(2).slots(8).env(setting.0, setting.1).start().await?;
+    let (acme, globex) =
+        (app.tenant("acme", "submit,read").await?, app.tenant("globex", "submit,read").await?);
+    // What is new is known after a round of the sweep.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let most = async |client: &Client, count: usize| -> anyhow::Result<usize> {
+        let ids = (0..count).map(|_| client.ask("slow", json!({"ttft_ms": 150})));
+        let ids = join_all(ids).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let ends = async {
+            join_all(ids.iter().map(|id| client.ended(id))).await.into_iter().collect::<Result<Vec<_>, _>>()
+        };
+        let mut most = 0;
+        let watching = async {
+            loop {
+                most = most.max(app.model.running());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let ended =
+            tokio::select! { ended = ends => ended?, () = watching => unreachable!("it watches for ever") };
+        assert!(ended.iter().all(|task| task["status"] == "completed"));
+        Ok(most)
+    };
+    assert_eq!(most(&acme.client, 15).await?, 3);
+    let (one, other) = tokio::join!(most(&acme.client, 9), most(&globex.client, 9));
+    assert_eq!(one?.max(other?), 6, "each has its own");
+    let admin = app.tenant("house", "admin").await?.client;
+    let projects = admin.get("/v1/admin/projects").await?.expect(200)?;
+    let mine = projects["data"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "acme"));
+    let id = mine.context("no project")?["id"].as_str().unwrap_or_default().to_owned();
+    admin
+        .post(&format!("/v1/admin/projects/{id}/limits"), &json!({"concurrent_tasks": 1}))
+        .await?
+        .expect(200)?;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(most(&acme.client, 5).await?, 1);
+    Ok(())
 }
 
 async fn bad_keys_are_not_looked_at_for_ever(mode: Mode) -> anyhow::Result<()> {

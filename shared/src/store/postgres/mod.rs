@@ -38,12 +38,13 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
     (4, "suspects", include_str!("../../../../migrations/postgres/0004_suspects.sql")),
     (5, "limits", include_str!("../../../../migrations/postgres/0005_limits.sql")),
+    (6, "guards", include_str!("../../../../migrations/postgres/0006_guards.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.
@@ -255,6 +256,9 @@ impl Store for PostgresStore {
     async fn claim(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
         by_ids!(self, |db| worker::claim(db, worker, ids, served))
     }
+    async fn claim_capped(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
+        within(VERB, worker::claim_capped(&self.pool, worker, ids, served)).await
+    }
     async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool> {
         within(VERB, worker::has_suspects(&self.pool, queues, served)).await
     }
@@ -290,6 +294,9 @@ impl Store for PostgresStore {
     }
     async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
         within(VERB, sweep::ready(&self.pool, queue, limit, served)).await
+    }
+    async fn ready_capped(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
+        within(VERB, sweep::ready_capped(&self.pool, queue, limit, served)).await
     }
     async fn expire(&self, limit: u32) -> Result<Vec<Change>> {
         within(VERB, sweep::expire(&self.pool, limit)).await

@@ -7,7 +7,7 @@ use super::{
     owner::{end, ended, remains},
     read::tenants,
     rows::{self, change_columns, get},
-    upstreams::served,
+    upstreams::{caps, served, uncapped},
 };
 use crate::{
     clock::ms,
@@ -60,6 +60,8 @@ pub(super) async fn ready(
                where state = 'queued' and queue = $1 and project = tenants.project
                order by priority desc, id limit 50000) x
              where ",
+        uncapped!("tenants.project", "$6"),
+        " and ",
         served!("x", "$4", "$5"),
         "
              order by priority desc, id limit (select rows from share)) t) r
@@ -67,7 +69,40 @@ pub(super) async fn ready(
     );
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(LOOKED_AT_MAX);
-    query.bind(endpoints).bind(except).fetch_all(pool).await?.iter().map(rows::bell).collect()
+    let query = query.bind(endpoints).bind(except).bind(caps(served).0);
+    query.fetch_all(pool).await?.iter().map(rows::bell).collect()
+}
+
+pub(super) async fn ready_capped(
+    pool: &PgPool,
+    queue: &QueueName,
+    limit: u32,
+    served: &Served,
+) -> Result<Vec<Bell>> {
+    const SQL: &str = concat!(
+        "with recursive ",
+        tenants!("$1"),
+        ", running as (
+           select project, count(*) as tasks from tasks where started_by is not null and project = any($5) group by project
+         ), room as (
+           select c.project, least(c.tasks - coalesce(r.tasks, 0), $2) as tasks
+           from unnest($5::uuid[], $6::int[]) as c(project, tasks) left join running r on r.project = c.project
+         )
+         select t.id, room.project, $1 as queue, t.priority, t.crashes
+         from tenants join room on room.project = tenants.project and room.tasks > 0, lateral (
+           select id, priority, crashes from (
+             select id, priority, crashes, endpoint, model from tasks
+             where state = 'queued' and queue = $1 and project = room.project
+             order by priority desc, id limit 50000) x
+           where x.crashes < $7 and ",
+        served!("x", "$3", "$4"),
+        " order by priority desc, id limit room.tasks) t"
+    );
+    let (endpoints, except) = served.lists();
+    let (projects, tasks) = caps(served);
+    let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(endpoints).bind(except);
+    let query = query.bind(projects).bind(tasks).bind(codec::int(SUSPECT_CRASHES));
+    query.fetch_all(pool).await?.iter().map(rows::bell).collect()
 }
 
 pub(super) async fn expire(pool: &PgPool, limit: u32) -> Result<Vec<Change>> {

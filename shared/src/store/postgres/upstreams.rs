@@ -3,10 +3,11 @@
 use super::{super::codec, rows::get};
 use crate::{
     clock::ms,
-    store::{Pause, Result, UpstreamModels},
+    store::{Pause, Result, Served, UpstreamModels},
 };
 use sqlx::{PgPool, postgres::PgRow};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Whether a task is served: see [`crate::store::Served`].
 macro_rules! served {
@@ -29,6 +30,23 @@ macro_rules! served {
     };
 }
 pub(super) use served;
+
+/// Whether a project (a column, and never null) has no cap; the list is null where none has.
+macro_rules! uncapped {
+    ($project:literal, $capped:literal) => {
+        concat!("(", $capped, "::uuid[] is null or ", $project, " <> all(", $capped, "))")
+    };
+}
+pub(super) use uncapped;
+
+/// The projects of [`Served::caps`] and their caps; no lists where there is none.
+pub(super) fn caps(served: &Served) -> (Option<Vec<Uuid>>, Option<Vec<i32>>) {
+    if served.caps.is_empty() {
+        return (None, None);
+    }
+    let (projects, tasks) = served.caps.iter().map(|cap| (cap.project.0, codec::int(cap.tasks))).unzip();
+    (Some(projects), Some(tasks))
+}
 
 pub(super) async fn put_models(pool: &PgPool, upstream: &str, models: Option<&[String]>) -> Result<()> {
     let sql = "insert into upstream_models (upstream, models, noted_at) values ($1, $2, now_ms())

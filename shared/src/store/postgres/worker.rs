@@ -4,7 +4,7 @@ use super::{
     super::codec,
     read::tenants,
     rows::{self, change_columns, claimed_columns, get, names},
-    upstreams::served,
+    upstreams::{caps, served, uncapped},
 };
 use crate::{
     clock::ms,
@@ -64,7 +64,7 @@ pub(super) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<()> {
 /// the sweep. State and `wake_at` are compared in a way that fits no index: on a table that was empty when the statement was
 /// planned, reading all of a partial index would have looked as good as looking rows up by their ids.
 macro_rules! start {
-    ($which:literal, $endpoints:literal, $except:literal) => {
+    ($which:expr, $endpoints:literal, $except:literal) => {
         concat!(
             "update tasks t set state = 'in_progress', attempt = t.attempt + 1, started_by = $1,
                started_at = (select now_ms()), wake_at = t.expires_at, last_seq = t.last_seq + 1
@@ -86,7 +86,8 @@ pub(super) async fn claim(
     ids: &[TaskId],
     served: &Served,
 ) -> Result<Vec<Claimed>> {
-    const SQL: &str = start!("t.id = any($2) and t.crashes < $5", "$3", "$4");
+    const SQL: &str =
+        start!(concat!("t.id = any($2) and t.crashes < $5 and ", uncapped!("t.project", "$6")), "$3", "$4");
     let mut ids = rows::uuids(ids);
     ids.sort_unstable();
     if ids.is_empty() {
@@ -94,8 +95,39 @@ pub(super) async fn claim(
     }
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(worker.0).bind(ids).bind(endpoints).bind(except);
-    let found = query.bind(codec::int(SUSPECT_CRASHES)).fetch_all(db).await?;
-    found.iter().map(rows::claimed).collect()
+    let query = query.bind(codec::int(SUSPECT_CRASHES)).bind(caps(served).0);
+    query.fetch_all(db).await?.iter().map(rows::claimed).collect()
+}
+
+/// `running()` locks a project before it counts, so that of several claims one after the other sees what is left.
+pub(super) async fn claim_capped(
+    pool: &PgPool,
+    worker: WorkerId,
+    ids: &[TaskId],
+    served: &Served,
+) -> Result<Vec<Claimed>> {
+    const SQL: &str = concat!(
+        "with wanted as materialized (
+           select t.id, t.project, row_number() over (partition by t.project order by t.priority desc, t.id) as place
+           from tasks t where t.id = any($2) and t.project = any($6) and t.crashes < $5 and t.state || '' = 'queued'
+             and t.wake_at + 0 > (select now_ms()) and ",
+        served!("t", "$3", "$4"),
+        "), room as materialized (
+           select c.project, c.tasks - running(c.project) as tasks from (
+             select * from unnest($6::uuid[], $7::int[]) as u(project, tasks)
+             where u.project in (select project from wanted) order by u.project) c
+         ) ",
+        start!(
+            "t.id = any(array(select w.id from wanted w join room r on r.project = w.project where w.place <= r.tasks))",
+            "$3",
+            "$4"
+        )
+    );
+    let (endpoints, except) = served.lists();
+    let (projects, tasks) = caps(served);
+    let query = sqlx::query(SQL).bind(worker.0).bind(rows::uuids(ids)).bind(endpoints).bind(except);
+    let query = query.bind(codec::int(SUSPECT_CRASHES)).bind(projects).bind(tasks);
+    query.fetch_all(pool).await?.iter().map(rows::claimed).collect()
 }
 
 /// The suspect that has waited longest in these queues. The literal is that of the index `tasks_suspect`; the state fits no other
@@ -159,6 +191,8 @@ pub(super) async fn claim_ready(
                  where state = 'queued' and queue = lanes.queue and project = tenants.project
                  order by priority desc, id limit 50000) x
                where x.crashes < $6 and ",
+        uncapped!("tenants.project", "$7"),
+        " and ",
         served!("x", "$4", "$5"),
         "
                order by priority desc, id limit $3 * 4) t) r
@@ -171,7 +205,7 @@ pub(super) async fn claim_ready(
     );
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(worker.0).bind(names(queues)).bind(i64::from(limit));
-    let query = query.bind(endpoints).bind(except).bind(codec::int(SUSPECT_CRASHES));
+    let query = query.bind(endpoints).bind(except).bind(codec::int(SUSPECT_CRASHES)).bind(caps(served).0);
     let found = query.fetch_all(pool).await?;
     found.iter().map(rows::claimed).collect()
 }

@@ -137,6 +137,11 @@ impl Store for SqliteStore {
         self.write(move |db, now| worker::claim(db, now, worker, ids, served).boxed()).await
     }
 
+    async fn claim_capped(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
+        let (ids, served) = (ids.to_vec(), served.clone());
+        self.write(move |db, now| worker::claim_capped(db, now, worker, ids, served).boxed()).await
+    }
+
     async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool> {
         let now = UnixMs::now();
         self.read(|db| worker::has_suspects(db, now, queues, served)).await
@@ -184,6 +189,10 @@ impl Store for SqliteStore {
 
     async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
         self.read(|db| sweep::ready(db, queue, limit, served)).await
+    }
+
+    async fn ready_capped(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
+        self.read(|db| sweep::ready_capped(db, queue, limit, served)).await
     }
 
     async fn expire(&self, limit: u32) -> Result<Vec<Change>> {

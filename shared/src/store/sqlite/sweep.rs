@@ -5,13 +5,13 @@ use super::{
     finish::{Recur, Stop, recur, stop},
     owner::remove,
     rows::{self, Fault, id_list, millis},
-    upstreams::{self, served},
+    upstreams::{self, capped, served},
 };
 use crate::{
     clock::UnixMs,
     task::{Change, ErrorCode, QueueName, State, TaskError, TaskId},
 };
-use sqlx::{Row, SqliteConnection, SqliteExecutor};
+use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -36,7 +36,8 @@ pub(super) async fn due(
     found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
 
-/// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3 and that are served (?4, ?5), in this order; `turn` is a task's place in its project.
+/// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3 and that are served (?4, ?5),
+/// but of no project in ?6, in this order; `turn` is a task's place in its project.
 ///
 /// The projects are found by hopping over the index (SQLite has no skip scan of its own without statistics), and of each no
 /// more than ?2 rows are read, so that the cost does not grow with the backlog.
@@ -53,7 +54,7 @@ macro_rules! select_ready {
                select t.id, t.project, t.queue, t.priority, t.crashes,
                  row_number() over (partition by t.project order by t.priority desc, t.id) as turn
                from tenants cross join tasks t
-               where t.wake_at > ?3 and t.id in (select c.id from (
+               where t.wake_at > ?3 and tenants.project not in (select unhex(value) from json_each(?6)) and t.id in (select c.id from (
                  select id, priority, endpoint, model from tasks
                  where state = 'queued' and queue = ?1 and project = tenants.project
                  order by priority desc, id limit 50000) c where ",
@@ -80,8 +81,38 @@ pub(super) async fn ready(
     let sql = select_ready!("turn, priority desc, id");
     let (endpoints, except) = upstreams::lists(served);
     let query = sqlx::query(sql).bind(queue.as_str()).bind(limit).bind(0).bind(endpoints).bind(except);
-    let found = query.fetch_all(db).await?;
+    let found = query.bind(capped(served)).fetch_all(db).await?;
     found.iter().map(rows::bell).collect()
+}
+
+/// How many more of project ?1 may run, of ?2 in all.
+pub(super) const ROOM: &str =
+    "select max(?2 - count(*), 0) from tasks where started_by is not null and project = ?1";
+
+/// See [`super::super::Store::ready_capped`].
+pub(super) async fn ready_capped(
+    db: &SqlitePool,
+    queue: &QueueName,
+    limit: u32,
+    served: &Served,
+) -> Result<Vec<Bell>, Fault> {
+    const SQL: &str = concat!(
+        "select id, project, queue, priority, crashes from (
+           select id, project, queue, priority, crashes, endpoint, model from tasks
+           where state = 'queued' and queue = ?1 and project = ?2 order by priority desc, id limit 50000) c
+         where c.crashes < ?5 and ",
+        served!("c", "?3", "?4"),
+        " order by c.priority desc, c.id limit ?6"
+    );
+    let (endpoints, except) = upstreams::lists(served);
+    let mut bells = Vec::new();
+    for cap in served.caps.iter() {
+        let room: i64 = sqlx::query_scalar(ROOM).bind(cap.project.0).bind(cap.tasks).fetch_one(db).await?;
+        let query = sqlx::query(SQL).bind(queue.as_str()).bind(cap.project.0).bind(&endpoints).bind(&except);
+        let found = query.bind(SUSPECT_CRASHES).bind(room.min(limit.into())).fetch_all(db).await?;
+        bells.extend(found.iter().map(rows::bell).collect::<Result<Vec<_>, Fault>>()?);
+    }
+    Ok(bells)
 }
 
 /// See [`super::super::Store::expire`].

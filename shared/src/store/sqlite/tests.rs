@@ -53,6 +53,7 @@ fn task() -> NewTask {
         idempotency: None,
         batch: None,
         reserved: None,
+        moderation: Vec::new(),
     }
 }
 
@@ -116,10 +117,11 @@ async fn a_task_walks_through_its_life() {
     assert_eq!(born, db.submit(new.clone()).await);
     assert_eq!(db.store.position(P, born.id).await.unwrap(), Some(0));
 
-    let claims = db.store.claim(worker, &[TaskId::new(), born.id, born.id], &Served::All).await.unwrap();
+    let claims =
+        db.store.claim(worker, &[TaskId::new(), born.id, born.id], &Served::default()).await.unwrap();
     assert_eq!(claims.len(), 1);
     assert_eq!((claims[0].attempt, claims[0].last_seq, &claims[0].payload), (1, 1, &new.payload));
-    assert!(db.store.claim(worker, &[born.id], &Served::All).await.unwrap().is_empty());
+    assert!(db.store.claim(worker, &[born.id], &Served::default()).await.unwrap().is_empty());
     assert_eq!(db.store.heartbeat(worker, MINUTE, 1).await.unwrap(), Some(vec![(born.id, 1)]));
 
     let next = db.store.again(&[again(born.id, 1, Duration::ZERO)]).await.unwrap();
@@ -127,7 +129,7 @@ async fn a_task_walks_through_its_life() {
         matches!(&next[0], Finished::Applied(change) if change.state == State::Scheduled && change.seq == 2)
     );
     assert_eq!(db.store.due(10).await.unwrap().len(), 1);
-    let claimed = db.store.claim_ready(worker, &[lane()], 5, &Served::All).await.unwrap();
+    let claimed = db.store.claim_ready(worker, &[lane()], 5, &Served::default()).await.unwrap();
     assert_eq!((claimed[0].attempt, claimed[0].failures), (2, 1));
     assert!(db.get(born.id).await.error.is_some());
 
@@ -174,7 +176,7 @@ async fn dead_workers_are_reaped_and_crashes_bounded() {
     let born = db.submit(task()).await;
     for crash in 1..=2 {
         let worker = db.worker(MINUTE).await;
-        assert_eq!(db.store.claim(worker, &[born.id], &Served::All).await.unwrap().len(), 1);
+        assert_eq!(db.store.claim(worker, &[born.id], &Served::default()).await.unwrap().len(), 1);
         assert!(db.store.reap(9, Duration::ZERO, 2).await.unwrap().is_empty());
         db.store.heartbeat(worker, Duration::ZERO, 1).await.unwrap();
         let taken = db.store.reap(9, Duration::ZERO, 2).await.unwrap();
@@ -213,7 +215,7 @@ async fn batch_counts_follow_retries_to_the_close() {
     db.store.create_batch(&batch, &tasks).await.unwrap();
     let [a, b, c] = tasks.map(|task| task.id);
     assert_eq!(db.get(b).await.batch, Some(line(1)));
-    db.store.claim(worker, &[a, b], &Served::All).await.unwrap();
+    db.store.claim(worker, &[a, b], &Served::default()).await.unwrap();
     db.store.finish(&[ended(a, 1, State::Completed), ended(b, 1, State::Failed)]).await.unwrap();
     let counts = async || {
         let batch = db.store.batch(P, id).await.unwrap().unwrap();
@@ -244,7 +246,7 @@ async fn shares_are_equal_and_lists_filtered() {
     let mine: Vec<_> = (0..6).map(|n| NewTask { priority: n % 2, ..task() }).collect();
     db.store.submit(&mine).await.unwrap();
     let theirs = db.submit(NewTask { project: other, ..task() }).await;
-    let bells = db.store.ready(&lane(), 3, &Served::All).await.unwrap();
+    let bells = db.store.ready(&lane(), 3, &Served::default()).await.unwrap();
     assert_eq!(bells.iter().map(|bell| bell.task).collect::<Vec<_>>(), [mine[1].id, theirs.id, mine[3].id]);
     assert_eq!(db.store.position(P, mine[0].id).await.unwrap(), Some(3));
     assert_eq!(db.store.position(other, mine[0].id).await.unwrap(), None);

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Pause, Served, UpstreamModels},
-    rows::{Fault, from_json, json, millis},
+    rows::{Fault, from_json, id_list, json, millis},
 };
 use crate::clock::UnixMs;
 use sqlx::{Row, SqliteConnection, SqliteExecutor};
@@ -34,6 +34,11 @@ pub(super) use served;
 pub(super) fn lists(served: &Served) -> (Option<String>, Option<String>) {
     let (endpoints, except) = served.lists();
     (endpoints.map(|list| json(&list)), except.map(|list| json(&list)))
+}
+
+/// The projects of [`Served::caps`], as [`id_list`] has them.
+pub(super) fn capped(served: &Served) -> String {
+    id_list(served.caps.iter().map(|cap| cap.project.0))
 }
 
 /// See [`super::super::Store::put_models`].

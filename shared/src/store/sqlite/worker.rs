@@ -3,8 +3,8 @@
 use super::{
     super::{Claimed, NewWorker, SUSPECT_CRASHES, Served, Worker},
     rows::{self, Fault, from_json, id_list, json, millis},
-    sweep::select_ready,
-    upstreams::{self, served},
+    sweep::{ROOM, select_ready},
+    upstreams::{self, capped, served},
 };
 use crate::{
     clock::UnixMs,
@@ -12,6 +12,7 @@ use crate::{
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// See [`super::super::Store::register`].
 pub(super) async fn register(db: &mut SqliteConnection, now: UnixMs, worker: NewWorker) -> Result<(), Fault> {
@@ -61,7 +62,32 @@ pub(super) async fn claim(
     ids: Vec<TaskId>,
     served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
-    start(db, now, worker, ids, served, 0..SUSPECT_CRASHES).await
+    let capped = capped(&served);
+    start(db, now, worker, ids, &served, Some(capped), 0..SUSPECT_CRASHES).await
+}
+
+/// See [`super::super::Store::claim_capped`]. Nobody else writes meanwhile.
+pub(super) async fn claim_capped(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    worker: WorkerId,
+    ids: Vec<TaskId>,
+    served: Served,
+) -> Result<Vec<Claimed>, Fault> {
+    const SQL: &str = "select id from (select id, project, \
+         row_number() over (partition by project order by priority desc, id) as place from tasks \
+         where id in (select unhex(value) from json_each(?1)) and state = 'queued' and wake_at > ?2 and crashes < ?3) \
+         where project = ?4 and place <= ?5";
+    let wanted = id_list(ids.iter().map(|id| id.0));
+    let mut may = Vec::new();
+    for cap in served.caps.iter() {
+        let room: i64 =
+            sqlx::query_scalar(ROOM).bind(cap.project.0).bind(cap.tasks).fetch_one(&mut *db).await?;
+        let query = sqlx::query_scalar(SQL).bind(&wanted).bind(now.0).bind(SUSPECT_CRASHES);
+        let found: Vec<Uuid> = query.bind(cap.project.0).bind(room).fetch_all(&mut *db).await?;
+        may.extend(found.into_iter().map(TaskId));
+    }
+    start(db, now, worker, may, &served, None, 0..SUSPECT_CRASHES).await
 }
 
 /// See [`super::super::Store::has_suspects`].
@@ -83,7 +109,7 @@ pub(super) async fn claim_suspect(
     served: Served,
 ) -> Result<Option<Claimed>, Fault> {
     let Some(id) = first_suspect(&mut *db, now, &queues, &served).await? else { return Ok(None) };
-    Ok(start(db, now, worker, vec![id], served, SUSPECT_CRASHES..u32::MAX).await?.pop())
+    Ok(start(db, now, worker, vec![id], &served, None, SUSPECT_CRASHES..u32::MAX).await?.pop())
 }
 
 /// Who has waited longest. The literal is that of the index `tasks_suspect`.
@@ -106,13 +132,14 @@ async fn first_suspect(
     found.map(|row| Ok(TaskId(row.try_get("id")?))).transpose()
 }
 
-/// Starts those that crashed so many times.
+/// Starts those that crashed so many times and are of no project in `capped`.
 async fn start(
     db: &mut SqliteConnection,
     now: UnixMs,
     worker: WorkerId,
     ids: Vec<TaskId>,
-    served: Served,
+    served: &Served,
+    capped: Option<String>,
     crashes: std::ops::Range<u32>,
 ) -> Result<Vec<Claimed>, Fault> {
     const SQL: &str = concat!(
@@ -121,12 +148,13 @@ async fn start(
                where id in (select unhex(value) from json_each(?3)) and state = 'queued' and wake_at > ?2 \
                  and exists (select 1 from workers where id = ?1 and not reaped and lease_until > ?2) and ",
         served!("tasks", "?4", "?5"),
-        " and crashes >= ?6 and crashes < ?7 returning id, attempt"
+        " and crashes >= ?6 and crashes < ?7 \
+           and (?8 is null or project not in (select unhex(value) from json_each(?8))) returning id, attempt"
     );
     let wanted = id_list(ids.iter().map(|id| id.0));
-    let (endpoints, except) = upstreams::lists(&served);
+    let (endpoints, except) = upstreams::lists(served);
     let query = sqlx::query(SQL).bind(worker.0).bind(now.0).bind(wanted).bind(endpoints).bind(except);
-    let query = query.bind(crashes.start).bind(crashes.end);
+    let query = query.bind(crashes.start).bind(crashes.end).bind(capped);
     let started = query.fetch_all(&mut *db).await?;
     if started.is_empty() {
         return Ok(Vec::new());
@@ -134,7 +162,7 @@ async fn start(
     // In the order of the list.
     let sql = "select t.id, t.project, t.batch, t.attempt, t.failures, t.crashes, t.max_attempts, t.queue, t.endpoint, \
                  t.model, t.relay, t.last_seq, t.expires_at, t.ready_at, p.execution_timeout_ms, p.backoff_base_ms, \
-                 p.backoff_max_ms, p.reserved, p.body, p.object, p.object_len \
+                 p.backoff_max_ms, p.reserved, p.moderation, p.body, p.object, p.object_len \
                from json_each(?1) as list join tasks t on t.id = unhex(list.value) join payloads p on p.task = t.id \
                order by list.key";
     let mut started: Vec<TaskId> = rows::fences(&started)?.into_iter().map(|(id, _)| id).collect();
@@ -164,7 +192,7 @@ pub(super) async fn claim_ready(
         }
         let (endpoints, except) = upstreams::lists(&served);
         let query = sqlx::query(sql).bind(queue.as_str()).bind(left).bind(now.0).bind(endpoints).bind(except);
-        let found = query.fetch_all(&mut *db).await?;
+        let found = query.bind(capped(&served)).fetch_all(&mut *db).await?;
         for row in &found {
             ids.push(TaskId(row.try_get("id")?));
         }

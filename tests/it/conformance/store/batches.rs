@@ -174,7 +174,7 @@ async fn many_counts_fold(store: &dyn Store) {
     store.create_batch(&batch, &tasks).await.expect("create");
     let worker = new_worker(store).await;
     let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
-    let claims = store.claim(worker, &ids, &Served::All).await.expect("claim");
+    let claims = store.claim(worker, &ids, &Served::default()).await.expect("claim");
     let (some, rest) = claims.split_at(240);
     store.finish(&some.iter().map(completed).collect::<Vec<_>>()).await.expect("finish");
     for _ in 0..2 {

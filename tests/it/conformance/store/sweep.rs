@@ -34,7 +34,7 @@ async fn due_tasks_are_queued(store: &dyn Store) {
     accept(store, &late).await;
     let task = sweep_until(store, &soon, State::Queued, || due(store)).await;
     assert_eq!((task.last_seq, task.run_at, task.attempt), (1, None, 0));
-    let bells = store.ready(&soon.queue, 10, &Served::All).await.expect("ready");
+    let bells = store.ready(&soon.queue, 10, &Served::default()).await.expect("ready");
     assert_eq!(bells.iter().map(|bell| (bell.task, bell.priority)).collect::<Vec<_>>(), [(soon.id, 2)]);
     assert_eq!(get(store, &late).await.state, State::Scheduled);
 }
@@ -132,7 +132,7 @@ async fn clearly_its_own(store: &dyn Store) {
     let sent = twice_crashed(store).await;
     let worker = new_worker(store).await;
     let old = another(store, &sent).await;
-    assert_eq!(store.claim(worker, &[old.id], &Served::All).await.expect("claim").len(), 1);
+    assert_eq!(store.claim(worker, &[old.id], &Served::default()).await.expect("claim").len(), 1);
     tokio::time::sleep(2 * START_GAP).await;
     claim(store, worker, &sent).await;
     store.retire(worker).await.expect("retire");
@@ -164,21 +164,24 @@ async fn too_many_crashes(store: &dyn Store) {
     let queues = std::slice::from_ref(&sent.queue);
     let suspects = async |served: &Served| store.has_suspects(queues, served).await.expect("suspects");
     for _ in 1..CRASHES_MAX {
-        assert!(!suspects(&Served::All).await);
+        assert!(!suspects(&Served::default()).await);
         abandoned(store, &sent).await;
         sweep_until(store, &sent, State::Scheduled, || reap(store)).await;
         sweep_until(store, &sent, State::Queued, || due(store)).await;
     }
-    assert!(suspects(&Served::All).await);
-    assert!(!suspects(&Served::Only { endpoints: Vec::new(), except: Vec::new() }).await, "paused");
-    assert!(!store.has_suspects(&[new_queue()], &Served::All).await.expect("suspects"), "another queue");
+    assert!(suspects(&Served::default()).await);
+    assert!(!suspects(&only(&[], &[])).await, "paused");
+    assert!(
+        !store.has_suspects(&[new_queue()], &Served::default()).await.expect("suspects"),
+        "another queue"
+    );
     let worker = new_worker(store).await;
-    let nothing = store.claim(worker, &[sent.id], &Served::All).await.expect("claim");
+    let nothing = store.claim(worker, &[sent.id], &Served::default()).await.expect("claim");
     assert!(nothing.is_empty(), "a suspect is not claimed with others");
-    let ready = store.claim_ready(worker, queues, 10, &Served::All).await;
+    let ready = store.claim_ready(worker, queues, 10, &Served::default()).await;
     assert!(ready.expect("claim").is_empty(), "nor where there is no queue");
     abandoned(store, &sent).await;
-    assert!(!suspects(&Served::All).await, "it runs");
+    assert!(!suspects(&Served::default()).await, "it runs");
     let task = sweep_until(store, &sent, State::Failed, || reap(store)).await;
     assert_eq!((task.crashes, task.attempt), (CRASHES_MAX, CRASHES_MAX));
     assert_eq!(task.error.map(|error| error.code), Some(ErrorCode::WorkerCrashed));
@@ -214,7 +217,7 @@ async fn equal_shares(store: &dyn Store) {
     let urgent = NewTask { priority: 50, ..beside(&many) };
     tasks.push(urgent.clone());
     store.submit(&tasks).await.expect("submit");
-    let bells = store.ready(&many.queue, 8, &Served::All).await.expect("ready");
+    let bells = store.ready(&many.queue, 8, &Served::default()).await.expect("ready");
     let of = |project| {
         bells.iter().filter(|bell| bell.project == project).map(|bell| bell.task).collect::<Vec<_>>()
     };
@@ -225,7 +228,7 @@ async fn equal_shares(store: &dyn Store) {
     assert_eq!((theirs[0], &theirs[1..]), (urgent.id, oldest.as_slice()), "by priority, then age");
     assert_eq!(
         store
-            .ready(&many.queue, 4, &Served::All)
+            .ready(&many.queue, 4, &Served::default())
             .await
             .expect("ready")
             .iter()
@@ -233,8 +236,8 @@ async fn equal_shares(store: &dyn Store) {
             .count(),
         2
     );
-    assert_eq!(store.ready(&many.queue, 1000, &Served::All).await.expect("ready").len(), 54);
-    assert!(store.ready(&new_queue(), 10, &Served::All).await.expect("ready").is_empty());
+    assert_eq!(store.ready(&many.queue, 1000, &Served::default()).await.expect("ready").len(), 54);
+    assert!(store.ready(&new_queue(), 10, &Served::default()).await.expect("ready").is_empty());
 }
 
 async fn forgotten(store: &dyn Store) {

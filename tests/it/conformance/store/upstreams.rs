@@ -60,14 +60,11 @@ async fn only_what_is_served(store: &dyn Store) {
     let chat = NewTask { endpoint: "/v1/chat/completions".into(), model: "a b".into(), ..beside(&other) };
     let tasks = [other.clone(), chat.clone()];
     store.submit(&tasks).await.expect("submit");
-    let only = |endpoints: &[&str], except: &[&str]| Served::Only {
-        endpoints: endpoints.iter().map(|&word| word.to_owned()).collect(),
-        except: except.iter().map(|&word| word.to_owned()).collect(),
-    };
+    let only = super::super::samples::only;
     let listed = only(&[], &["/v1/chat/completions a b"]);
     let but = only(&["/v1/embeddings", "/v1/chat/completions"], &["/v1/chat/completions a b"]);
     for (served, wanted) in [
-        (Served::All, vec![other.id, chat.id]),
+        (Served::default(), vec![other.id, chat.id]),
         (only(&[], &[]), vec![]),
         (only(&["/v1/embeddings"], &[]), vec![other.id]),
         (listed.clone(), vec![chat.id]),

@@ -21,8 +21,8 @@ async fn claimed_once(store: &dyn Store) {
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
     let back: Vec<TaskId> = ids.iter().rev().copied().collect();
     let worker = new_worker(store).await;
-    let claims =
-        (0..8).map(|turn| store.claim(worker, if turn % 2 == 0 { &ids } else { &back }, &Served::All));
+    let served = Served::default();
+    let claims = (0..8).map(|turn| store.claim(worker, if turn % 2 == 0 { &ids } else { &back }, &served));
     let mut claimed: Vec<TaskId> = join_all(claims)
         .await
         .into_iter()
@@ -60,8 +60,10 @@ async fn stale_hints(store: &dyn Store) {
     let sent = NewTask { delay: LONG, ..new_task() };
     accept(store, &sent).await;
     let worker = new_worker(store).await;
-    assert!(store.claim(worker, &[sent.id, TaskId::new()], &Served::All).await.expect("claim").is_empty());
-    assert!(store.claim(worker, &[], &Served::All).await.expect("claim").is_empty());
+    assert!(
+        store.claim(worker, &[sent.id, TaskId::new()], &Served::default()).await.expect("claim").is_empty()
+    );
+    assert!(store.claim(worker, &[], &Served::default()).await.expect("claim").is_empty());
 }
 
 async fn dead_workers_claim_nothing(store: &dyn Store) {
@@ -70,9 +72,9 @@ async fn dead_workers_claim_nothing(store: &dyn Store) {
     let stale = worker_for(store, Duration::ZERO).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     for worker in [stale, WorkerId::new()] {
-        assert!(store.claim(worker, &[sent.id], &Served::All).await.expect("claim").is_empty());
+        assert!(store.claim(worker, &[sent.id], &Served::default()).await.expect("claim").is_empty());
         let queues = std::slice::from_ref(&sent.queue);
-        assert!(store.claim_ready(worker, queues, 10, &Served::All).await.expect("claim").is_empty());
+        assert!(store.claim_ready(worker, queues, 10, &Served::default()).await.expect("claim").is_empty());
     }
     assert_eq!(get(store, &sent).await.state, State::Queued);
 }
@@ -84,10 +86,10 @@ async fn claim_without_a_doorbell(store: &dyn Store) {
     store.submit(&[first.clone(), beside(&first), urgent.clone(), other.clone()]).await.expect("submit");
     let worker = new_worker(store).await;
     let lanes = [first.queue.clone(), other.queue.clone(), new_queue()];
-    let two = store.claim_ready(worker, &lanes, 2, &Served::All).await.expect("claim");
+    let two = store.claim_ready(worker, &lanes, 2, &Served::default()).await.expect("claim");
     assert!(two.len() == 2 && two.iter().any(|claim| claim.task == urgent.id), "by priority, then age");
-    assert_eq!(store.claim_ready(worker, &lanes, 10, &Served::All).await.expect("claim").len(), 2);
-    assert!(store.claim_ready(worker, &lanes, 10, &Served::All).await.expect("claim").is_empty());
+    assert_eq!(store.claim_ready(worker, &lanes, 10, &Served::default()).await.expect("claim").len(), 2);
+    assert!(store.claim_ready(worker, &lanes, 10, &Served::default()).await.expect("claim").is_empty());
 }
 
 async fn leases(store: &dyn Store) {
@@ -196,7 +198,7 @@ async fn again_waits(store: &dyn Store) {
     assert_eq!(task.error, Some(error(ErrorCode::UpstreamThrottled, 1)), "kept between attempts");
     assert_eq!(store.answer(sent.project, sent.id).await.expect("answer"), None);
     assert_eq!(store.again(&[again(&claimed, LONG / 2)]).await.expect("again").remove(0), told, "a repeat");
-    assert!(store.claim(worker, &[sent.id], &Served::All).await.expect("claim").is_empty());
+    assert!(store.claim(worker, &[sent.id], &Served::default()).await.expect("claim").is_empty());
 }
 
 async fn again_uncharged(store: &dyn Store) {
