@@ -228,6 +228,7 @@ async fn line_tasks(
             idempotency: None,
             batch: Some(BatchLine { batch, line, custom_id: good.custom_id.into() }),
             reserved: None,
+            moderation: good.moderation,
         });
     }
     Ok(tasks)

@@ -62,6 +62,8 @@ pub(crate) struct GoodLine<'a> {
     pub(crate) model: String,
     /// The body, as it came.
     pub(crate) body: &'a RawValue,
+    /// Input rules whose moderation model must pass it.
+    pub(crate) moderation: Vec<String>,
 }
 
 /// A fault of a line, in OpenAI's words.
@@ -106,7 +108,7 @@ pub(crate) fn check<'a>(
     lines: &[&'a RawValue],
     endpoint: &str,
     admits: impl Fn(&str) -> bool,
-    allows: impl Fn(&GoodLine<'_>) -> Result<(), Refusal>,
+    allows: impl Fn(&GoodLine<'_>) -> Result<Vec<String>, Refusal>,
 ) -> Result<Vec<GoodLine<'a>>, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut good = Vec::with_capacity(lines.len());
@@ -117,14 +119,14 @@ pub(crate) fn check<'a>(
         faults.push(Fault { code: "empty_file", line: None, message, param: None });
     }
     for (index, raw) in lines.iter().enumerate() {
-        let checked = check_line(raw, endpoint).and_then(|line| {
+        let checked = check_line(raw, endpoint).and_then(|mut line| {
             if !admits(&line.model) {
                 let message = format!("The provided model '{}' is not supported by the Batch API.", line.model);
                 return Err(("model_not_found", message, Some("body.model".into())));
             }
-            if let Err(Refusal { field, message }) = allows(&line) {
-                return Err(("input_refused", message, field.map(Into::into)));
-            }
+            line.moderation = allows(&line).map_err(|Refusal { field, message }| {
+                ("input_refused", message, field.map(Into::into))
+            })?;
             if !names.insert(line.custom_id.clone()) {
                 let message = "The custom_id for this request is a duplicate of another request. The custom_id parameter \
                                must be unique for each request in a batch.";
@@ -187,7 +189,7 @@ fn check_line<'a>(raw: &'a RawValue, endpoint: &str) -> Result<GoodLine<'a>, Lin
         let message = "Chat Completions: Streaming is not supported in the Batch API.";
         return Err(("streaming_unsupported", message.to_owned(), Some("body.stream".into())));
     }
-    Ok(GoodLine { custom_id, model, body })
+    Ok(GoodLine { custom_id, model, body, moderation: Vec::new() })
 }
 
 fn streams(body: &RawValue) -> bool {
@@ -206,7 +208,8 @@ mod tests {
     fn faults(lines: &[&str]) -> Vec<(&'static str, Option<usize>, Option<String>)> {
         let lines: Vec<&RawValue> =
             lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let faults = check(&lines, "/v1/x", |model| model != "none", |_| Ok(())).err().unwrap_or_default();
+        let faults =
+            check(&lines, "/v1/x", |model| model != "none", |_| Ok(Vec::new())).err().unwrap_or_default();
         faults.into_iter().map(|fault| (fault.code, fault.line, fault.param)).collect()
     }
 

@@ -183,7 +183,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let notes = app.catalogue.notes().await?;
     catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
         .map_err(|refusal| wanted::refused(&refusal))?;
-    input::check(
+    let moderation = input::check(
         &app.config.input_rules,
         &app.visitor.caller.project_name,
         &wanted.endpoint,
@@ -225,6 +225,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
                 .map(|key| Idempotency { key: key.to_owned(), fingerprint: wanted.fingerprint() }),
             batch: None,
             reserved: charged.as_ref().map(|(_, reservation)| reservation.to_json()),
+            moderation,
         };
         commit_one(app, new).await
     };

@@ -35,6 +35,20 @@ pub struct InputRule {
     /// What no text of the prompt may match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deny_patterns: Vec<Pattern>,
+    /// A model that is asked about the prompt before the task's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moderation: Option<Moderation>,
+}
+
+/// A model that judges prompts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moderation {
+    /// Name of an upstream that serves `/v1/moderations`.
+    pub upstream: String,
+    /// The model to ask; none: the upstream's usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// What a field of the body may be.
@@ -91,7 +105,7 @@ const OUTPUT: [&str; 3] = ["max_completion_tokens", "max_output_tokens", "max_to
 /// Fields inside a prompt that are none of its texts.
 const LABELS: [&str; 5] = ["role", "type", "id", "tool_call_id", "detail"];
 
-/// Judges a task by all rules.
+/// Judges a task by all rules. Returns the names of those whose moderation model has yet to pass it.
 ///
 /// # Errors
 /// What the first rule that does not allow it says.
@@ -101,14 +115,29 @@ pub fn check(
     endpoint: &str,
     model: &str,
     body: &RawValue,
-) -> Result<(), Refusal> {
-    let mut rules = rules.iter().filter(|rule| rule.judges(project, endpoint)).peekable();
-    if rules.peek().is_none() {
-        return Ok(());
+) -> Result<Vec<String>, Refusal> {
+    let rules: Vec<_> = rules.iter().filter(|rule| rule.judges(project, endpoint)).collect();
+    if rules.is_empty() {
+        return Ok(Vec::new());
     }
     // A body that is no object is refused elsewhere.
     let body: Map<String, Value> = serde_json::from_str(body.get()).unwrap_or_default();
-    rules.try_for_each(|rule| rule.check(endpoint, model, &body))
+    rules.iter().try_for_each(|rule| rule.check(endpoint, model, &body))?;
+    let moderated = rules.iter().filter(|rule| rule.moderation.is_some());
+    Ok(moderated.map(|rule| rule.name.clone()).collect())
+}
+
+/// All texts of a request's prompt.
+#[must_use]
+pub fn prompt(body: &[u8]) -> Vec<String> {
+    let body: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    texts(&body).into_iter().map(str::to_owned).collect()
+}
+
+fn texts(body: &Map<String, Value>) -> Vec<&str> {
+    let mut texts = Vec::new();
+    PROMPT.iter().filter_map(|field| body.get(*field)).for_each(|value| collect(value, &mut texts));
+    texts
 }
 
 impl InputRule {
@@ -154,8 +183,7 @@ impl InputRule {
         if self.prompt_chars_max.is_none() && self.deny_patterns.is_empty() {
             return Ok(());
         }
-        let mut texts = Vec::new();
-        PROMPT.iter().filter_map(|field| body.get(*field)).for_each(|value| collect(value, &mut texts));
+        let texts = texts(body);
         let count: usize = texts.iter().map(|text| text.chars().count()).sum();
         if let Some(most) = self.prompt_chars_max.filter(|most| count as u64 > *most) {
             return Err(format!("the prompt has {count} characters, and at most {most} are allowed"));
@@ -226,6 +254,7 @@ mod tests {
         let rule: InputRule = toml::from_str(rule).expect("a rule");
         let body: &RawValue = serde_json::from_str(body).expect("JSON");
         check(&[rule], "acme", "/v1/chat/completions", "llama-70b", body)
+            .map(drop)
             .map_err(|refusal| (refusal.field, refusal.message))
     }
 

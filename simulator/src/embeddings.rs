@@ -77,7 +77,7 @@ pub(crate) fn answer(ask: &Ask<'_>, body: &[u8]) -> Result<Answer, Failure> {
 }
 
 /// A string, a list of strings, a list of token numbers or a list of such lists, as one text each.
-fn inputs(input: &str) -> Result<Vec<String>, Failure> {
+pub(crate) fn inputs(input: &str) -> Result<Vec<String>, Failure> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Input {

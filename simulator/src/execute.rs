@@ -29,7 +29,7 @@ use crate::request::Ask;
 use crate::sim::{HangAt, Sim};
 use crate::spoil::spoil;
 use crate::text::{Seed, hex};
-use crate::{chat, completions, embeddings, messages, responses};
+use crate::{chat, completions, embeddings, messages, moderations, responses};
 
 /// What can be executed.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +39,12 @@ pub(crate) enum Endpoint {
     Embeddings,
     Responses,
     Messages,
+    Moderations,
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses, Self::Messages];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses, Self::Messages, Self::Moderations];
 
     pub(crate) fn path(self) -> &'static str {
         match self {
@@ -52,6 +53,7 @@ impl Endpoint {
             Self::Embeddings => "/v1/embeddings",
             Self::Responses => "/v1/responses",
             Self::Messages => "/v1/messages",
+            Self::Moderations => "/v1/moderations",
         }
     }
 
@@ -62,6 +64,7 @@ impl Endpoint {
             Self::Embeddings => embeddings::answer(ask, body),
             Self::Responses => responses::answer(ask, behaviour, body),
             Self::Messages => messages::answer(ask, behaviour, body),
+            Self::Moderations => moderations::answer(ask),
         }
     }
 }

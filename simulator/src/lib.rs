@@ -19,6 +19,7 @@ mod line;
 mod listen;
 mod messages;
 mod models;
+mod moderations;
 mod outage;
 mod pace;
 mod reply;

@@ -3,7 +3,7 @@
 //! In: ids from the queue, rows from the store. Out: one call of a model server per attempt, one finish. Never here: HTTP from
 //! clients, and decisions that the store takes.
 //!
-//! The way of a task: `claim` → `backend` → `run` → `upstream` (→ `tell`) → `decide` → `finish`. Beside it: `lease` keeps the worker alive,
+//! The way of a task: `claim` → `backend` → `run` (→ `moderate`) → `upstream` (→ `tell`) → `decide` → `finish`. Beside it: `lease` keeps the worker alive,
 //! `cancel` hears of cancelled tasks, `catalog` notes models,
 //! `breaker` judges upstreams by their calls and `probe` tries those that fail.
 
@@ -21,6 +21,7 @@ mod fold;
 mod json;
 mod lease;
 mod listen;
+mod moderate;
 mod probe;
 mod quarantine;
 mod retry_after;

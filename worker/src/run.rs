@@ -7,6 +7,7 @@ use crate::{
     context::Context,
     decide::{decide, overtime},
     finish::{Told, settle, settle_stopped},
+    moderate,
     tell::Teller,
     upstream::{Call, Reply, client::Server},
 };
@@ -92,6 +93,7 @@ async fn execute(
     let body = open(ctx, claimed).await?;
     failpoint::pass(Point::RunOpened);
     failpoint::poison(&body);
+    moderate::pass(ctx, claimed, &body).await?;
     let server = match trial.and_then(|name| ctx.servers.get(&*name)) {
         Some(server) => server,
         None => choose(ctx, claimed)?,

@@ -27,5 +27,6 @@ pub(crate) fn claimed(endpoint: &str) -> Claimed {
         backoff: Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) },
         waited: Duration::ZERO,
         reserved: None,
+        moderation: Vec::new(),
     }
 }

@@ -117,6 +117,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("limits.project_requests_per_minute", limits.project.requests_per_minute, LIMIT),
     key!("limits.project_tokens_per_minute", limits.project.tokens_per_minute, LIMIT),
     key!("limits.project_queued_tasks", limits.project.queued_tasks, LIMIT),
+    key!("limits.project_concurrent_tasks", limits.project.concurrent_tasks, LIMIT),
     key!("limits.key_requests_per_minute", limits.key.requests_per_minute, LIMIT),
     key!("limits.key_tokens_per_minute", limits.key.tokens_per_minute, LIMIT),
     key!("limits.user_requests_per_minute", limits.user.requests_per_minute, LIMIT),
@@ -163,6 +164,12 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.policy.backoff.max < config.policy.backoff.base {
         let least = spelled(config.policy.backoff.base);
         return Err(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
+    }
+    let moderated = config.input_rules.iter().filter_map(|rule| rule.moderation.as_ref());
+    // An API without upstreams of its own leaves it to the workers.
+    let mut lost = moderated.filter(|_| !config.upstreams.is_empty()).map(|moderation| &moderation.upstream);
+    if let Some(lost) = lost.find(|name| config.upstream(name).is_none()) {
+        return Err(("input_rules", format!("there is no upstream {} for its moderation", quoted(lost))));
     }
     if config.api.tls_cert.is_some() != config.api.tls_key.is_some() {
         let (set, unset) = match config.api.tls_cert {

@@ -83,6 +83,8 @@ pub struct Claimed {
     pub waited: Duration,
     /// What was charged for it before it ran.
     pub reserved: Option<Reservation>,
+    /// Names of the input rules whose moderation model must pass it.
+    pub moderation: Vec<String>,
 }
 
 /// A terminal write, fenced.

@@ -76,6 +76,8 @@ pub enum ErrorCode {
     Cancelled,
     /// The request or answer body is gone from the object store.
     BodyMissing,
+    /// A moderation model flagged the prompt.
+    InputRefused,
 }
 
 impl ErrorCode {
@@ -97,6 +99,7 @@ impl ErrorCode {
             Self::QueueTimeout => "queue_timeout",
             Self::Cancelled => "cancelled",
             Self::BodyMissing => "body_missing",
+            Self::InputRefused => "input_refused",
         }
     }
 }

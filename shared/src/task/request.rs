@@ -136,4 +136,6 @@ pub struct NewTask {
     pub batch: Option<BatchLine>,
     /// What was charged for it before it ran, as the worker's settlement reads it: JSON.
     pub reserved: Option<Arc<str>>,
+    /// Names of the input rules whose moderation model must pass it.
+    pub moderation: Vec<String>,
 }

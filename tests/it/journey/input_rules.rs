@@ -3,8 +3,9 @@
 use super::both_modes;
 use harness::{App, Mode, chat};
 use serde_json::{Value, json};
+use simulator::Outage;
 
-both_modes!(a_refusal_names_the_rule);
+both_modes!(a_refusal_names_the_rule, a_moderation_model_comes_first);
 
 const RULES: &str = r#"
 [[input_rules]]
@@ -67,5 +68,52 @@ async fn a_refusal_names_the_rule(mode: Mode) -> anyhow::Result<()> {
     assert_eq!(guest.ended(&id).await?["status"], "completed");
     let sent: Value = serde_json::from_slice(&app.sent(&id, 1).await?)?;
     assert_eq!(sent["messages"], fine["body"]["messages"], "as it came");
+    Ok(())
+}
+
+const MODERATION: &str = r#"
+[[input_rules]]
+name = "house"
+moderation = { upstream = "default", model = "sim-guard" }
+"#;
+
+async fn a_moderation_model_comes_first(mode: Mode) -> anyhow::Result<()> {
+    let app = App::with(mode).file(MODERATION).start().await?;
+    let client = app.client();
+    let fine = client.ask("a kind word", json!({})).await?;
+    assert_eq!(client.ended(&fine).await?["status"], "completed");
+    assert_eq!(app.model.calls(), 2, "the moderation model, and then its own");
+    let bad = client.ask("[flagged] an unkind one", json!({})).await?;
+    let ended = client.ended(&bad).await?;
+    assert_eq!(
+        (&ended["status"], &ended["error"]["code"]),
+        (&json!("failed"), &json!("input_refused")),
+        "{ended}"
+    );
+    let message = ended["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("Rule 'house': ") && !message.contains("unkind"), "{message}");
+    assert_eq!((app.executions(&bad).len(), app.model.calls()), (0, 3), "its own was not called");
+    let line = |n: u32, prompt: &str| {
+        json!({"custom_id": format!("{n}"), "method": "POST", "url": "/v1/chat/completions",
+               "body": chat(prompt, json!({}))})
+    };
+    let batch = json!({"endpoint": "/v1/chat/completions", "completion_window": "24h",
+                       "requests": [line(0, "kind"), line(1, "[flagged]")]});
+    let batch = client.post("/v1/batches", &batch).await?.expect(200)?;
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap_or_default());
+    let counts = harness::eventually("the batch has ended", async || {
+        let batch = client.get(&path).await?.expect(200)?;
+        Ok((batch["status"] == "completed").then(|| batch["request_counts"].clone()))
+    });
+    assert_eq!(counts.await?, json!({"total": 2, "completed": 1, "failed": 1}));
+    // Nobody to ask: nothing passes.
+    let outage = json!({"model": "sim-guard", "fault": {"status": 500}});
+    app.model.outage(Some(Outage::parse(&outage).map_err(anyhow::Error::msg)?)).await;
+    let held = client.ask("another kind word", json!({})).await?;
+    let waits = async || Ok((client.task(&held).await?["attempt"].as_u64() > Some(0)).then_some(()));
+    harness::eventually("it was tried", waits).await?;
+    assert_eq!(app.executions(&held).len(), 0);
+    app.model.outage(None).await;
+    assert_eq!(client.ended(&held).await?["status"], "completed");
     Ok(())
 }

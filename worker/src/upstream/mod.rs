@@ -17,6 +17,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use client::Server;
 use http::{Method, header};
+use reqwest::{RequestBuilder, Response};
 use shared::{
     config,
     failpoint::{self, Point},
@@ -83,7 +84,7 @@ impl Call<'_> {
         self.judge(reply)
     }
 
-    async fn send(&self, streamed: bool) -> Result<reqwest::Response, Failure> {
+    async fn send(&self, streamed: bool) -> Result<Response, Failure> {
         let options = matches!(&*self.claimed.endpoint, "/v1/chat/completions" | "/v1/completions");
         let (body, accept) = if streamed {
             let body = request::streamed(&self.body, options).map_err(|_| {
@@ -105,18 +106,7 @@ impl Call<'_> {
             .header("Longhaul-Task-Id", self.claimed.task.to_string())
             .header("Longhaul-Attempt", self.claimed.attempt)
             .body(body);
-        let sent = match timeout(self.limits.first_byte_timeout, request.send()).await {
-            Ok(sent) => sent.map_err(|error| of_transport(&error)),
-            Err(_) => Err(silence("the upstream did not begin to answer within the time limit")),
-        };
-        let code = match &sent {
-            Ok(response) => response.status().as_str().to_owned(),
-            Err(failure) => failure.code.as_str().to_owned(),
-        };
-        let upstream = self.server.name.to_string();
-        metrics::counter!("longhaul_upstream_requests_total", "upstream" => upstream, "code" => code)
-            .increment(1);
-        sent
+        send(request, self.server, self.limits).await
     }
 
     /// A success status is not yet a success: an error object may stand in place of the answer.
@@ -136,8 +126,46 @@ impl Call<'_> {
     }
 }
 
+/// Sends a request, and waits for the head of its answer.
+async fn send(
+    request: RequestBuilder,
+    server: &Server,
+    limits: &config::Worker,
+) -> Result<Response, Failure> {
+    let sent = match timeout(limits.first_byte_timeout, request.send()).await {
+        Ok(sent) => sent.map_err(|error| of_transport(&error)),
+        Err(_) => Err(silence("the upstream did not begin to answer within the time limit")),
+    };
+    let code = match &sent {
+        Ok(response) => response.status().as_str().to_owned(),
+        Err(failure) => failure.code.as_str().to_owned(),
+    };
+    let upstream = server.name.to_string();
+    metrics::counter!("longhaul_upstream_requests_total", "upstream" => upstream, "code" => code)
+        .increment(1);
+    sent
+}
+
+/// Asks an upstream something of our own, that has a short answer.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection.
+pub(crate) async fn post(
+    server: &Server,
+    limits: &config::Worker,
+    path: &str,
+    body: Bytes,
+) -> Result<Reply, Failure> {
+    let request =
+        server.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json").body(body);
+    let response = send(request, server, limits).await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let reply = relay_lifecycle::read(response, limits).await?;
+    if (200..300).contains(&status) { Ok(reply) } else { Err(of_status(status, &headers, &reply.body)) }
+}
+
 /// The next piece of the answer's body; `None` at its end.
-async fn piece(response: &mut reqwest::Response, limit: Duration) -> Result<Option<Bytes>, Failure> {
+async fn piece(response: &mut Response, limit: Duration) -> Result<Option<Bytes>, Failure> {
     match timeout(limit, response.chunk()).await {
         Ok(piece) => piece.map_err(|_| {
             // Whatever broke it, the answer has begun and not ended.
@@ -148,7 +176,7 @@ async fn piece(response: &mut reqwest::Response, limit: Duration) -> Result<Opti
 }
 
 /// An empty reply with the response's head.
-fn head(response: &reqwest::Response) -> Reply {
+fn head(response: &Response) -> Reply {
     let request_id = response.headers().get("x-request-id").or_else(|| response.headers().get("request-id"));
     Reply {
         status: response.status().as_u16(),
@@ -158,7 +186,7 @@ fn head(response: &reqwest::Response) -> Reply {
     }
 }
 
-fn content_type(response: &reqwest::Response) -> &str {
+fn content_type(response: &Response) -> &str {
     let value = response.headers().get(header::CONTENT_TYPE);
     value.and_then(|value| value.to_str().ok()).unwrap_or("application/octet-stream")
 }

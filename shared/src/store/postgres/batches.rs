@@ -20,9 +20,9 @@ const CREATE: &str = concat!(
     "with born as (
        insert into batches (id, project, state, endpoint, completion_window, model, metadata, errors, total, created_at,
          expires_at, in_progress_at, finished_at, result_ttl_ms, result_expires_at)
-       values ($26, $27, case when $32::text is null then 'in_progress' else 'failed' end, $28, $29, $30, $31, $32, $33,
-         now_ms(), now_ms() + $34, case when $32 is null then now_ms() end, case when $32 is not null then now_ms() end,
-         $35, case when $32 is not null then now_ms() + $35 end)
+       values ($27, $28, case when $33::text is null then 'in_progress' else 'failed' end, $29, $30, $31, $32, $33, $34,
+         now_ms(), now_ms() + $35, case when $33 is null then now_ms() end, case when $33 is not null then now_ms() end,
+         $36, case when $33 is not null then now_ms() + $36 end)
        on conflict (id) do nothing returning id
      ), ",
     fresh!("exists (select from born)"),

@@ -145,7 +145,7 @@ pub(super) fn columns(payload: &Payload) -> (Option<&[u8]>, Option<&str>, Option
 macro_rules! claimed_columns {
     () => {
         " t.*, (select now_ms()) as now, p.body, p.object, p.object_len, p.execution_timeout_ms, p.backoff_base_ms, \
-         p.backoff_max_ms, p.reserved "
+         p.backoff_max_ms, p.reserved, p.moderation "
     };
 }
 pub(super) use claimed_columns;
@@ -179,6 +179,7 @@ pub(super) fn claimed(row: &PgRow) -> Result<Claimed> {
         },
         waited: codec::span(now - get::<i64>(row, "ready_at")?),
         reserved: codec::from_json(get(row, "reserved")?, "reserved")?,
+        moderation: codec::from_json(get(row, "moderation")?, "moderation")?.unwrap_or_default(),
     })
 }
 

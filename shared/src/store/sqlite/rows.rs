@@ -220,6 +220,11 @@ pub(super) fn claimed(row: &SqliteRow, now: UnixMs) -> Result<Claimed, Fault> {
             .try_get::<Option<&str>, _>("reserved")?
             .map(|text| from_json(text, "reserved"))
             .transpose()?,
+        moderation: row
+            .try_get::<Option<&str>, _>("moderation")?
+            .map(|text| from_json(text, "moderation"))
+            .transpose()?
+            .unwrap_or_default(),
     })
 }
 

@@ -1,0 +1,122 @@
+//! What must pass a moderation model before its own model is called: the rules that a task was accepted under say which one. A model
+//! that does not answer, or not clearly, lets nothing pass.
+
+use crate::{
+    breaker,
+    classify::{Failure, Kind},
+    context::Context,
+    upstream::{self, Reply, client::Server},
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use shared::{
+    input::{self, Moderation},
+    store::Claimed,
+    task::ErrorCode,
+};
+
+/// Where moderation models are, on every upstream that has them.
+const ENDPOINT: &str = "/v1/moderations";
+
+#[derive(Serialize)]
+struct Asked<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    input: &'a [String],
+}
+
+#[derive(Deserialize)]
+struct Said {
+    results: Vec<Judged>,
+}
+
+#[derive(Deserialize)]
+struct Judged {
+    flagged: bool,
+}
+
+/// Asks one model after the other, until one flags the prompt.
+///
+/// # Errors
+/// One flagged it, or could not be asked.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection.
+pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &[u8]) -> Result<(), Failure> {
+    if claimed.moderation.is_empty() {
+        return Ok(());
+    }
+    let texts = input::prompt(body);
+    for name in &claimed.moderation {
+        let rule = ctx.config.input_rules.iter().find(|rule| rule.name == *name);
+        let moderation = rule.and_then(|rule| rule.moderation.as_ref());
+        let found =
+            moderation.and_then(|moderation| Some((moderation, ctx.servers.get(&moderation.upstream)?)));
+        let (moderation, server) = found.ok_or_else(|| {
+            let message = format!("this worker does not know rule '{name}', or its moderation upstream");
+            Failure::new(Kind::Transient, ErrorCode::NoUpstream, message)
+        })?;
+        if !texts.is_empty() && ask(ctx, server, moderation, &texts).await? {
+            let message = format!("Rule '{name}': the moderation model flagged the prompt.");
+            return Err(Failure::new(Kind::Permanent, ErrorCode::InputRefused, message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the model flags one of the texts.
+async fn ask(
+    ctx: &Context,
+    server: &Server,
+    moderation: &Moderation,
+    texts: &[String],
+) -> Result<bool, Failure> {
+    let pauses = &ctx.backends.pauses;
+    if !pauses.may_call(&server.name) {
+        let wait = Some(pauses.left([&*server.name].into_iter())).filter(|wait| !wait.is_zero());
+        let message = "the moderation upstream is paused";
+        return Err(Failure::new(Kind::Throttled(wait), ErrorCode::NoUpstream, message));
+    }
+    let asked = Asked { model: moderation.model.as_deref(), input: texts };
+    let asked = Bytes::from(serde_json::to_vec(&asked).expect("texts are JSON"));
+    let mut outcome = upstream::post(server, &ctx.config.worker, ENDPOINT, asked).await;
+    breaker::note(ctx, server, &mut outcome).await;
+    read(&outcome.map_err(of_moderation)?, texts.len())
+}
+
+/// The same failure, told of the right model. What the moderation model answered is nobody's result.
+fn of_moderation(failure: Failure) -> Failure {
+    Failure { message: format!("moderation: {}", failure.message), reply: None, ..failure }
+}
+
+fn read(reply: &Reply, texts: usize) -> Result<bool, Failure> {
+    match serde_json::from_slice::<Said>(&reply.body) {
+        Ok(said) if said.results.len() == texts => Ok(said.results.iter().any(|judged| judged.flagged)),
+        _ => {
+            let message = "moderation: the answer does not judge every text";
+            Err(Failure::new(Kind::Transient, ErrorCode::UpstreamMalformed, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(body: &str) -> Result<bool, ErrorCode> {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let reply = Reply { status: 200, content_type: "application/json".into(), request_id: None, body };
+        read(&reply, 2).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn one_flag_is_enough_and_doubt_is_no_pass() {
+        assert_eq!(said(r#"{"results":[{"flagged":false,"categories":{}},{"flagged":false}]}"#), Ok(false));
+        assert_eq!(said(r#"{"results":[{"flagged":false},{"flagged":true}]}"#), Ok(true));
+        let unclear =
+            [r#"{"results":[]}"#, r#"{"results":[{"flagged":false}]}"#, "{}", "no", r#"{"results":[{},{}]}"#];
+        for unclear in unclear {
+            assert_eq!(said(unclear), Err(ErrorCode::UpstreamMalformed), "{unclear}");
+        }
+    }
+}
