@@ -188,3 +188,21 @@ fn migrations_are_twins() {
         assert!(text(left).starts_with("-- Why"), "{} does not say why", left.display());
     }
 }
+
+#[test]
+fn containers_have_no_privileges() {
+    let user =
+        text("Dockerfile").lines().filter_map(|line| line.strip_prefix("USER ")?.parse().ok()).next_back();
+    assert!(user.is_some_and(|id: u32| id > 0), "the image runs as a user that is a number and not root");
+    let compose = text("compose.yaml");
+    let ours =
+        compose.split("\n\n").find(|part| part.starts_with("x-longhaul:") || part.contains("\nx-longhaul:"));
+    let ours = ours.expect("what our services have in common");
+    let wanted = ["read_only: true", r#"cap_drop: ["ALL"]"#, r#"security_opt: ["no-new-privileges:true"]"#];
+    none(
+        wanted
+            .iter()
+            .filter(|line| !ours.contains(*line))
+            .map(|line| format!("compose.yaml: {line} is gone")),
+    );
+}
