@@ -44,6 +44,8 @@ struct Known {
 pub(super) struct Issuer {
     known: watch::Receiver<Known>,
     wanted: Arc<Notify>,
+    /// Least time between two looks.
+    again: Duration,
 }
 
 impl Issuer {
@@ -56,6 +58,15 @@ impl Issuer {
         source: KeySource,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        Self::paced(tasks, source, stop, AGAIN)
+    }
+
+    fn paced(
+        tasks: &mut JoinSet<()>,
+        source: KeySource,
+        stop: CancellationToken,
+        again: Duration,
+    ) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -63,11 +74,11 @@ impl Issuer {
             .build()?;
         let (tell, known) = watch::channel(Known::default());
         let wanted = Arc::new(Notify::new());
-        let looking = look(http, source, tell, wanted.clone());
+        let looking = look(http, source, tell, wanted.clone(), again);
         tasks.spawn(async move {
             stop.run_until_cancelled(looking).await;
         });
-        Ok(Self { known, wanted })
+        Ok(Self { known, wanted, again })
     }
 
     /// The key that a token names; a token that names none means the only one there is.
@@ -79,7 +90,7 @@ impl Issuer {
         let now = known.borrow_and_update().clone();
         let found = match now.find(id) {
             Some(found) => found,
-            None if now.asked.is_some_and(|asked| asked.elapsed() < AGAIN) => return None,
+            None if now.asked.is_some_and(|asked| asked.elapsed() < self.again) => return None,
             None => {
                 self.wanted.notify_one();
                 timeout(LOOK_MAX, known.changed()).await.ok()?.ok()?;
@@ -102,7 +113,13 @@ impl Known {
 }
 
 /// Reads the set again and again. What cannot be read changes nothing.
-async fn look(http: reqwest::Client, source: KeySource, tell: watch::Sender<Known>, wanted: Arc<Notify>) {
+async fn look(
+    http: reqwest::Client,
+    source: KeySource,
+    tell: watch::Sender<Known>,
+    wanted: Arc<Notify>,
+    again: Duration,
+) {
     loop {
         let read = read(&http, &source).await;
         tell.send_modify(|known| {
@@ -112,9 +129,9 @@ async fn look(http: reqwest::Client, source: KeySource, tell: watch::Sender<Know
                 Err(error) => tracing::warn!(%error, "the identity provider's keys cannot be read"),
             }
         });
-        sleep(AGAIN).await;
+        sleep(again).await;
         // Woken, or not.
-        let _ = timeout(FRESH - AGAIN, wanted.notified()).await;
+        let _ = timeout(FRESH - again, wanted.notified()).await;
     }
 }
 
@@ -147,4 +164,45 @@ fn usable(jwk: &Jwk) -> Option<(String, Arc<Key>)> {
     let key = DecodingKey::from_jwk(jwk).ok().filter(|key| signs && key.family() != AlgorithmFamily::Hmac)?;
     let id = jwk.common.key_id.clone().unwrap_or_default();
     Some((id, Arc::new(Key { key, algorithm: jwk.common.key_algorithm })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn write(path: &Path, kids: &[&str]) {
+        let key = |kid: &&str| {
+            serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": kid,
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+        };
+        let set = serde_json::json!({"keys": kids.iter().map(key).collect::<Vec<_>>()});
+        std::fs::write(path, set.to_string()).expect("a file is written");
+    }
+
+    async fn knows(issuer: &Issuer, kid: &str) -> bool {
+        issuer.key(Some(kid), Algorithm::EdDSA).await.is_some()
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_looked_for_and_a_lost_set_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("jwks.json");
+        write(&path, &["old"]);
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let again = Duration::from_millis(300);
+        let issuer = Issuer::paced(&mut tasks, KeySource::File(path.clone()), stop.clone(), again);
+        let issuer = issuer.expect("a client");
+        assert!(knows(&issuer, "old").await && !knows(&issuer, "new").await);
+        write(&path, &["new"]);
+        sleep(again * 2).await;
+        assert!(
+            knows(&issuer, "new").await && !knows(&issuer, "old").await,
+            "the provider has changed its key"
+        );
+        std::fs::remove_file(&path).expect("a file is removed");
+        sleep(again * 2).await;
+        assert!(!knows(&issuer, "newer").await && knows(&issuer, "new").await, "the last good set stays");
+        stop.cancel();
+    }
 }
