@@ -100,7 +100,7 @@ impl Backends {
     /// Which tasks are claimed and rung for at the moment.
     #[must_use]
     pub fn served(&self) -> Served {
-        Served { open: self.pauses.open(), caps: self.caps.known() }
+        Served { open: self.pauses.open(), capped: self.caps.known() }
     }
 
     async fn embedded(config: &Config, data_dir: &Path) -> Result<Self, Unopened> {

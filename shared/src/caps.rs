@@ -2,7 +2,10 @@
 //! change holds for everyone within one `sweep.period`. Where no project has a cap, which is the rule, nothing here costs more than
 //! a look at an empty list.
 
-use crate::store::{Cap, Registry, Result, Whose};
+use crate::{
+    identity::Quotas,
+    store::{Cap, Capped, Registry, Result, Whose},
+};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// This process's view of the caps. Cheap to clone.
@@ -11,21 +14,20 @@ pub struct Caps(Arc<Inner>);
 
 struct Inner {
     registry: Arc<dyn Registry>,
-    /// Of projects that have none of their own.
-    usual: Option<u32>,
-    known: RwLock<Arc<[Cap]>>,
+    known: RwLock<Capped>,
 }
 
 impl Caps {
-    /// Knows of none yet.
+    /// Knows of the usual cap alone.
     #[must_use]
     pub fn new(registry: Arc<dyn Registry>, usual: Option<u32>) -> Self {
-        Self(Arc::new(Inner { registry, usual, known: RwLock::default() }))
+        let known = RwLock::new(Capped { usual, ..Capped::default() });
+        Self(Arc::new(Inner { registry, known }))
     }
 
     /// All of them.
     #[must_use]
-    pub fn known(&self) -> Arc<[Cap]> {
+    pub fn known(&self) -> Capped {
         self.0.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -34,25 +36,15 @@ impl Caps {
     /// # Errors
     /// The database's: what was known stays known.
     pub async fn refresh(&self) -> Result<()> {
-        let Inner { registry, usual, known } = &*self.0;
-        let projects: Vec<_> = match usual {
-            None => {
-                let quotas = registry.quotas().await?.into_iter();
-                let of_project = |(whose, quotas)| match whose {
-                    Whose::Project(project) => Some((project, quotas)),
-                    Whose::Key(_) => None,
-                };
-                quotas.filter_map(of_project).collect()
+        let quotas = self.0.registry.quotas().await?;
+        let cap = |(whose, quotas)| match (whose, quotas) {
+            (Whose::Project(project), Quotas { concurrent_tasks: Some(tasks), .. }) => {
+                Some(Cap { project, tasks })
             }
-            Some(_) => {
-                let projects = registry.projects().await?.into_iter();
-                projects.map(|project| (project.id, project.quotas)).collect()
-            }
+            _ => None,
         };
-        let capped = projects.into_iter().filter_map(|(project, quotas)| {
-            Some(Cap { project, tasks: quotas.concurrent_tasks.or(*usual)? })
-        });
-        *known.write().unwrap_or_else(PoisonError::into_inner) = capped.collect();
+        let own = quotas.into_iter().filter_map(cap).collect();
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).own = own;
         Ok(())
     }
 }

@@ -7,10 +7,10 @@ use crate::{
     backends::Backends,
     events::announce,
     failpoint::{self, Point},
-    store::{Bell, Submitted},
+    store::{Bell, Served, Submitted},
     task::{Change, State, Task},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 /// News waiting at most, in messages.
@@ -97,13 +97,16 @@ fn change(task: &Task) -> Change {
 
 /// What may run because other tasks of its project no longer do: only so many of them may at once.
 async fn freed(backends: &Backends, changes: &[Change]) -> Vec<Bell> {
-    if backends.caps.known().is_empty() {
+    let capped = backends.caps.known();
+    if capped.is_nobody() {
         return Vec::new();
     }
     let left = changes.iter().filter(|change| !matches!(change.state, State::Queued | State::InProgress));
-    let served = backends.served().of(&left.map(|change| change.project).collect::<Vec<_>>());
+    let projects: BTreeSet<_> = left.map(|change| change.project).collect();
+    let capped = capped.only(projects.into_iter());
     let mut bells = Vec::new();
-    if !served.caps.is_empty() {
+    if !capped.is_nobody() {
+        let served = Served { capped, ..backends.served() };
         for lane in &*backends.lanes {
             match backends.store.ready_capped(lane, FREED_MAX, &served).await {
                 Ok(found) => bells.extend(found),

@@ -142,7 +142,7 @@ async fn claim(
         }
     };
     let left = free.saturating_sub(claimed.len());
-    if served.caps.is_empty() || left == 0 {
+    if served.capped.is_nobody() || left == 0 {
         return Ok(claimed);
     }
     let mut ids = match ids {

@@ -51,7 +51,7 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
         return;
     }
     let open = Arc::new(ctx.backends.pauses.waiting_for(upstream));
-    let served = Served { open, caps: ctx.backends.caps.known() };
+    let served = Served { open, capped: ctx.backends.caps.known() };
     let claimed = match draw(ctx, &served).await {
         Ok(None) => Ok(Vec::new()),
         Ok(Some(id)) => claim::entered(ctx, ctx.backends.store.claim(worker, &[id], &served)).await,

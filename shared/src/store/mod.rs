@@ -14,7 +14,7 @@ mod types;
 
 pub use postgres::PostgresStore;
 pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
-pub use served::{Cap, Open, Pause, Served, UpstreamModels};
+pub use served::{Cap, Capped, Open, Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
 

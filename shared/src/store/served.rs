@@ -25,12 +25,21 @@ pub struct Pause {
 }
 
 /// Which tasks are claimed and rung for at the moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Served {
     /// Those that have an upstream.
     pub open: Arc<Open>,
-    /// Projects of which only so many tasks may run at once. Their tasks are left to [`super::Store::claim_capped`].
-    pub caps: Arc<[Cap]>,
+    /// Those that are left to [`super::Store::claim_capped`].
+    pub capped: Capped,
+}
+
+/// Projects of which only so many tasks may run at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capped {
+    /// Those with a cap of their own.
+    pub own: Arc<[Cap]>,
+    /// The cap of all others, if there is one.
+    pub usual: Option<u32>,
 }
 
 /// How many tasks of a project may run at once.
@@ -73,11 +82,26 @@ impl Served {
             Open::Only { endpoints, except } => (Some(endpoints), Some(except)),
         }
     }
+}
 
-    /// The same, with the caps of these projects alone.
+impl Capped {
+    /// Whether no project has a cap.
     #[must_use]
-    pub fn of(&self, projects: &[ProjectId]) -> Self {
-        let caps = self.caps.iter().filter(|cap| projects.contains(&cap.project)).copied().collect();
-        Self { open: self.open.clone(), caps }
+    pub fn is_nobody(&self) -> bool {
+        self.own.is_empty() && self.usual.is_none()
+    }
+
+    /// A project's cap.
+    #[must_use]
+    pub fn of(&self, project: ProjectId) -> Option<u32> {
+        let own = self.own.iter().find(|cap| cap.project == project);
+        own.map(|cap| cap.tasks).or(self.usual)
+    }
+
+    /// The same of these projects alone.
+    #[must_use]
+    pub fn only(&self, projects: impl Iterator<Item = ProjectId>) -> Self {
+        let cap = |project| Some(Cap { project, tasks: self.of(project)? });
+        Self { own: projects.filter_map(cap).collect(), usual: None }
     }
 }

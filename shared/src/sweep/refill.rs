@@ -47,7 +47,7 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
     let limit = u32::try_from(window).unwrap_or(u32::MAX);
     let mut bells = timeout(PATIENCE, backends.store.ready(lane, limit, &served)).await??;
     let full = bells.len() >= window;
-    if !served.caps.is_empty() {
+    if !served.capped.is_nobody() {
         bells.extend(timeout(PATIENCE, backends.store.ready_capped(lane, limit, &served)).await??);
     }
     let more = ring(backends, &bells).await && full;

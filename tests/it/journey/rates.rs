@@ -210,8 +210,6 @@ async fn so_many_tasks_run_at_once(mode: Mode) -> anyhow::Result<()> {
     let app = App::with(mode).workers(2).slots(8).env(setting.0, setting.1).start().await?;
     let (acme, globex) =
         (app.tenant("acme", "submit,read").await?, app.tenant("globex", "submit,read").await?);
-    // What is new is known after a round of the sweep.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let most = async |client: &Client, count: usize| -> anyhow::Result<usize> {
         let ids = (0..count).map(|_| client.ask("slow", json!({"ttft_ms": 150})));
         let ids = join_all(ids).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;

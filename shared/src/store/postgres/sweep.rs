@@ -67,6 +67,9 @@ pub(super) async fn ready(
              order by priority desc, id limit (select rows from share)) t) r
          order by r.turn, r.priority desc, r.id limit $2"
     );
+    if served.capped.usual.is_some() {
+        return Ok(Vec::new());
+    }
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(LOOKED_AT_MAX);
     let query = query.bind(endpoints).bind(except).bind(caps(served).0);
@@ -83,25 +86,28 @@ pub(super) async fn ready_capped(
         "with recursive ",
         tenants!("$1"),
         ", running as (
-           select project, count(*) as tasks from tasks where started_by is not null and project = any($5) group by project
+           select project, count(*) as tasks from tasks
+           where started_by is not null and ($8::int is not null or project = any($5)) group by project
          ), room as (
-           select c.project, least(c.tasks - coalesce(r.tasks, 0), $2) as tasks
-           from unnest($5::uuid[], $6::int[]) as c(project, tasks) left join running r on r.project = c.project
+           select t.project, least(coalesce(o.tasks, $8) - coalesce(r.tasks, 0), $2) as tasks from tenants t
+           left join unnest($5::uuid[], $6::int[]) as o(project, tasks) on o.project = t.project
+           left join running r on r.project = t.project
+           where coalesce(o.tasks, $8) is not null
          )
-         select t.id, room.project, $1 as queue, t.priority, t.crashes
-         from tenants join room on room.project = tenants.project and room.tasks > 0, lateral (
+         select t.id, room.project, $1 as queue, t.priority, t.crashes from room, lateral (
            select id, priority, crashes from (
              select id, priority, crashes, endpoint, model from tasks
              where state = 'queued' and queue = $1 and project = room.project
              order by priority desc, id limit 50000) x
            where x.crashes < $7 and ",
         served!("x", "$3", "$4"),
-        " order by priority desc, id limit room.tasks) t"
+        " order by priority desc, id limit room.tasks) t
+         where room.tasks > 0"
     );
     let (endpoints, except) = served.lists();
-    let (projects, tasks) = caps(served);
+    let (projects, tasks, usual) = caps(served);
     let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(endpoints).bind(except);
-    let query = query.bind(projects).bind(tasks).bind(codec::int(SUSPECT_CRASHES));
+    let query = query.bind(projects).bind(tasks).bind(codec::int(SUSPECT_CRASHES)).bind(usual);
     query.fetch_all(pool).await?.iter().map(rows::bell).collect()
 }
 

@@ -3,7 +3,7 @@
 use super::{super::codec, rows::get};
 use crate::{
     clock::ms,
-    store::{Pause, Result, Served, UpstreamModels},
+    store::{Capped, Pause, Result, Served, UpstreamModels},
 };
 use sqlx::{PgPool, postgres::PgRow};
 use std::time::Duration;
@@ -39,13 +39,13 @@ macro_rules! uncapped {
 }
 pub(super) use uncapped;
 
-/// The projects of [`Served::caps`] and their caps; no lists where there is none.
-pub(super) fn caps(served: &Served) -> (Option<Vec<Uuid>>, Option<Vec<i32>>) {
-    if served.caps.is_empty() {
-        return (None, None);
-    }
-    let (projects, tasks) = served.caps.iter().map(|cap| (cap.project.0, codec::int(cap.tasks))).unzip();
-    (Some(projects), Some(tasks))
+/// Projects with caps of their own and these caps, no lists where there is none; and the usual cap.
+pub(super) fn caps(served: &Served) -> (Option<Vec<Uuid>>, Option<Vec<i32>>, Option<i32>) {
+    let Capped { own, usual } = &served.capped;
+    let (projects, tasks): (Vec<_>, Vec<_>) =
+        own.iter().map(|cap| (cap.project.0, codec::int(cap.tasks))).unzip();
+    let some = !own.is_empty();
+    (some.then_some(projects), some.then_some(tasks), usual.map(codec::int))
 }
 
 pub(super) async fn put_models(pool: &PgPool, upstream: &str, models: Option<&[String]>) -> Result<()> {

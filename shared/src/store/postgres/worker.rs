@@ -90,7 +90,7 @@ pub(super) async fn claim(
         start!(concat!("t.id = any($2) and t.crashes < $5 and ", uncapped!("t.project", "$6")), "$3", "$4");
     let mut ids = rows::uuids(ids);
     ids.sort_unstable();
-    if ids.is_empty() {
+    if ids.is_empty() || served.capped.usual.is_some() {
         return Ok(Vec::new());
     }
     let (endpoints, except) = served.lists();
@@ -109,13 +109,13 @@ pub(super) async fn claim_capped(
     const SQL: &str = concat!(
         "with wanted as materialized (
            select t.id, t.project, row_number() over (partition by t.project order by t.priority desc, t.id) as place
-           from tasks t where t.id = any($2) and t.project = any($6) and t.crashes < $5 and t.state || '' = 'queued'
+           from tasks t where t.id = any($2) and ($8::int is not null or t.project = any($6)) and t.crashes < $5 and t.state || '' = 'queued'
              and t.wake_at + 0 > (select now_ms()) and ",
         served!("t", "$3", "$4"),
         "), room as materialized (
            select c.project, c.tasks - running(c.project) as tasks from (
-             select * from unnest($6::uuid[], $7::int[]) as u(project, tasks)
-             where u.project in (select project from wanted) order by u.project) c
+             select w.project, coalesce(o.tasks, $8) as tasks from (select distinct project from wanted) w
+             left join unnest($6::uuid[], $7::int[]) as o(project, tasks) on o.project = w.project order by w.project) c
          ) ",
         start!(
             "t.id = any(array(select w.id from wanted w join room r on r.project = w.project where w.place <= r.tasks))",
@@ -124,9 +124,9 @@ pub(super) async fn claim_capped(
         )
     );
     let (endpoints, except) = served.lists();
-    let (projects, tasks) = caps(served);
+    let (projects, tasks, usual) = caps(served);
     let query = sqlx::query(SQL).bind(worker.0).bind(rows::uuids(ids)).bind(endpoints).bind(except);
-    let query = query.bind(codec::int(SUSPECT_CRASHES)).bind(projects).bind(tasks);
+    let query = query.bind(codec::int(SUSPECT_CRASHES)).bind(projects).bind(tasks).bind(usual);
     query.fetch_all(pool).await?.iter().map(rows::claimed).collect()
 }
 
@@ -203,6 +203,9 @@ pub(super) async fn claim_ready(
          ) ",
         start!("t.id = any(array(select id from picked))", "$4", "$5")
     );
+    if served.capped.usual.is_some() {
+        return Ok(Vec::new());
+    }
     let (endpoints, except) = served.lists();
     let query = sqlx::query(SQL).bind(worker.0).bind(names(queues)).bind(i64::from(limit));
     let query = query.bind(endpoints).bind(except).bind(codec::int(SUSPECT_CRASHES)).bind(caps(served).0);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     clock::UnixMs,
-    task::{Change, ErrorCode, QueueName, State, TaskError, TaskId},
+    task::{Change, ErrorCode, ProjectId, QueueName, State, TaskError, TaskId},
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 use std::time::Duration;
@@ -36,6 +36,20 @@ pub(super) async fn due(
     found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
 
+/// The projects with tasks in queue ?1, and null.
+macro_rules! tenants {
+    () => {
+        "tenants (project) as (
+           select min(project) from tasks where state = 'queued' and queue = ?1
+           union all
+           select (select min(t.project) from tasks t
+             where t.state = 'queued' and t.queue = ?1 and t.project > tenants.project)
+           from tenants where tenants.project is not null
+         )"
+    };
+}
+pub(super) use tenants;
+
 /// Up to ?2 tasks of queue ?1 that no deadline or timeout has caught at ?3 and that are served (?4, ?5),
 /// but of no project in ?6, in this order; `turn` is a task's place in its project.
 ///
@@ -44,13 +58,9 @@ pub(super) async fn due(
 macro_rules! select_ready {
     ($order:literal) => {
         concat!(
-            "with recursive tenants (project) as (
-               select min(project) from tasks where state = 'queued' and queue = ?1
-               union all
-               select (select min(t.project) from tasks t
-                 where t.state = 'queued' and t.queue = ?1 and t.project > tenants.project)
-               from tenants where tenants.project is not null
-             ), best as (
+            "with recursive ",
+            tenants!(),
+            ", best as (
                select t.id, t.project, t.queue, t.priority, t.crashes,
                  row_number() over (partition by t.project order by t.priority desc, t.id) as turn
                from tenants cross join tasks t
@@ -77,6 +87,9 @@ pub(super) async fn ready(
     limit: u32,
     served: &Served,
 ) -> Result<Vec<Bell>, Fault> {
+    if served.capped.usual.is_some() {
+        return Ok(Vec::new());
+    }
     // One after the other from each project: equal shares.
     let sql = select_ready!("turn, priority desc, id");
     let (endpoints, except) = upstreams::lists(served);
@@ -105,10 +118,19 @@ pub(super) async fn ready_capped(
         " order by c.priority desc, c.id limit ?6"
     );
     let (endpoints, except) = upstreams::lists(served);
+    let tenants: Vec<Uuid> = sqlx::query_scalar(concat!(
+        "with recursive ",
+        tenants!(),
+        " select project from tenants where project is not null"
+    ))
+    .bind(queue.as_str())
+    .fetch_all(db)
+    .await?;
     let mut bells = Vec::new();
-    for cap in served.caps.iter() {
-        let room: i64 = sqlx::query_scalar(ROOM).bind(cap.project.0).bind(cap.tasks).fetch_one(db).await?;
-        let query = sqlx::query(SQL).bind(queue.as_str()).bind(cap.project.0).bind(&endpoints).bind(&except);
+    for project in tenants {
+        let Some(cap) = served.capped.of(ProjectId(project)) else { continue };
+        let room: i64 = sqlx::query_scalar(ROOM).bind(project).bind(cap).fetch_one(db).await?;
+        let query = sqlx::query(SQL).bind(queue.as_str()).bind(project).bind(&endpoints).bind(&except);
         let found = query.bind(SUSPECT_CRASHES).bind(room.min(limit.into())).fetch_all(db).await?;
         bells.extend(found.iter().map(rows::bell).collect::<Result<Vec<_>, Fault>>()?);
     }

@@ -36,9 +36,9 @@ pub(super) fn lists(served: &Served) -> (Option<String>, Option<String>) {
     (endpoints.map(|list| json(&list)), except.map(|list| json(&list)))
 }
 
-/// The projects of [`Served::caps`], as [`id_list`] has them.
+/// Projects with caps of their own, as [`id_list`] has them.
 pub(super) fn capped(served: &Served) -> String {
-    id_list(served.caps.iter().map(|cap| cap.project.0))
+    id_list(served.capped.own.iter().map(|cap| cap.project.0))
 }
 
 /// See [`super::super::Store::put_models`].

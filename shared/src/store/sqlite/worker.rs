@@ -3,12 +3,12 @@
 use super::{
     super::{Claimed, NewWorker, SUSPECT_CRASHES, Served, Worker},
     rows::{self, Fault, from_json, id_list, json, millis},
-    sweep::{ROOM, select_ready},
+    sweep::{ROOM, select_ready, tenants},
     upstreams::{self, capped, served},
 };
 use crate::{
     clock::UnixMs,
-    task::{Change, QueueName, TaskId, WorkerId},
+    task::{Change, ProjectId, QueueName, TaskId, WorkerId},
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor};
 use std::time::Duration;
@@ -62,6 +62,9 @@ pub(super) async fn claim(
     ids: Vec<TaskId>,
     served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
+    if served.capped.usual.is_some() {
+        return Ok(Vec::new());
+    }
     let capped = capped(&served);
     start(db, now, worker, ids, &served, Some(capped), 0..SUSPECT_CRASHES).await
 }
@@ -74,18 +77,17 @@ pub(super) async fn claim_capped(
     ids: Vec<TaskId>,
     served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
-    const SQL: &str = "select id from (select id, project, \
-         row_number() over (partition by project order by priority desc, id) as place from tasks \
-         where id in (select unhex(value) from json_each(?1)) and state = 'queued' and wake_at > ?2 and crashes < ?3) \
-         where project = ?4 and place <= ?5";
+    let sql = "select id, project from tasks where id in (select unhex(value) from json_each(?1)) \
+                 and state = 'queued' and wake_at > ?2 and crashes < ?3 order by project, priority desc, id";
     let wanted = id_list(ids.iter().map(|id| id.0));
+    let query = sqlx::query_as(sql).bind(wanted).bind(now.0).bind(SUSPECT_CRASHES);
+    let wanted: Vec<(Uuid, Uuid)> = query.fetch_all(&mut *db).await?;
     let mut may = Vec::new();
-    for cap in served.caps.iter() {
-        let room: i64 =
-            sqlx::query_scalar(ROOM).bind(cap.project.0).bind(cap.tasks).fetch_one(&mut *db).await?;
-        let query = sqlx::query_scalar(SQL).bind(&wanted).bind(now.0).bind(SUSPECT_CRASHES);
-        let found: Vec<Uuid> = query.bind(cap.project.0).bind(room).fetch_all(&mut *db).await?;
-        may.extend(found.into_iter().map(TaskId));
+    for tasks in wanted.chunk_by(|(_, one), (_, next)| one == next) {
+        let project = tasks[0].1;
+        let Some(cap) = served.capped.of(ProjectId(project)) else { continue };
+        let room: i64 = sqlx::query_scalar(ROOM).bind(project).bind(cap).fetch_one(&mut *db).await?;
+        may.extend(tasks.iter().take(usize::try_from(room).unwrap_or(0)).map(|(id, _)| TaskId(*id)));
     }
     start(db, now, worker, may, &served, None, 0..SUSPECT_CRASHES).await
 }
@@ -183,6 +185,9 @@ pub(super) async fn claim_ready(
     limit: u32,
     served: Served,
 ) -> Result<Vec<Claimed>, Fault> {
+    if served.capped.usual.is_some() {
+        return Ok(Vec::new());
+    }
     let sql = select_ready!("priority desc, id");
     let mut ids = Vec::new();
     for queue in &queues {

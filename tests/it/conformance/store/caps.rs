@@ -3,18 +3,20 @@
 use super::super::samples::{self, LONG, beside, completed, new_task};
 use futures_util::future::join_all;
 use shared::{
-    store::{Cap, Claimed, Open, Registry, Served, Store},
+    store::{Cap, Capped, Claimed, Registry, Served, Store},
     task::{NewTask, ProjectId, TaskId},
 };
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 pub(in super::super) async fn all<S: Store + Registry>(store: &S) {
     only_so_many_run(store).await;
+    everybody_has_the_usual_cap(store).await;
     rivals_share_what_is_left(store).await;
 }
 
 fn capped(project: ProjectId, tasks: u32) -> Served {
-    Served { open: Arc::new(Open::All), caps: [Cap { project, tasks }].into() }
+    let own = [Cap { project, tasks }].into();
+    Served { capped: Capped { own, usual: None }, ..Served::default() }
 }
 
 /// A project that has a row, with tasks of these priorities in one queue.
@@ -67,6 +69,26 @@ async fn only_so_many_run<S: Store + Registry>(store: &S) {
     assert_eq!(store.claim_capped(worker, &all, &served).await.expect("claim").len(), 1, "one has ended");
     let more = capped(tasks[0].project, 10);
     assert_eq!(store.claim_capped(worker, &all, &more).await.expect("claim").len(), 2, "the cap was raised");
+}
+
+async fn everybody_has_the_usual_cap<S: Store + Registry>(store: &S) {
+    let tasks = backlog(store, &[0, 3, 0]).await;
+    let (queue, worker) = (&tasks[0].queue, samples::new_worker(store).await);
+    let usual = Capped { usual: Some(1), ..Capped::default() };
+    let served = Served { capped: usual.clone(), ..Served::default() };
+    assert!(store.ready(queue, 10, &served).await.expect("ready").is_empty());
+    assert!(store.claim(worker, &ids(&tasks), &served).await.expect("claim").is_empty());
+    let best = store.ready_capped(queue, 10, &served).await.expect("ready");
+    assert_eq!(best.iter().map(|bell| bell.task).collect::<Vec<_>>(), [tasks[1].id]);
+    let mine = store.claim_capped(worker, &ids(&tasks), &served).await.expect("claim");
+    assert_eq!(claimed(&mine), HashSet::from([tasks[1].id]));
+    let own = [Cap { project: tasks[0].project, tasks: 2 }].into();
+    let served = Served { capped: Capped { own, ..usual }, ..Served::default() };
+    assert_eq!(
+        store.claim_capped(worker, &ids(&tasks), &served).await.expect("claim").len(),
+        1,
+        "its own counts"
+    );
 }
 
 async fn rivals_share_what_is_left<S: Store + Registry>(store: &S) {
