@@ -13,7 +13,10 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::error::Category;
-use shared::task::{BatchId, TaskId};
+use shared::{
+    redact::without_value,
+    task::{BatchId, TaskId},
+};
 use std::time::Duration;
 
 /// Longest silence inside a body.
@@ -136,6 +139,7 @@ fn join(parent: &str, child: &str) -> String {
 fn explain(path: &str, error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let text = &*without_value(text);
     let place = if path.is_empty() { "the body".to_owned() } else { format!("'{path}'") };
     let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let (message, code, param) = if text.starts_with("missing field") {

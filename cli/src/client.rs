@@ -11,6 +11,7 @@ use serde::Deserialize;
 use shared::{
     config::{self, Secret},
     process,
+    redact::without_logins,
 };
 use std::{process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,10 @@ impl Client {
         let server = server.trim_end_matches('/').to_owned();
         let url = reqwest::Url::parse(&server).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.ok_or_else(|| {
-            Failure::new(USAGE, format!("{server} is no URL such as http://127.0.0.1:8080"))
+            Failure::new(
+                USAGE,
+                format!("{} is no URL such as http://127.0.0.1:8080", without_logins(&server)),
+            )
         })?;
         let local = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
         let http = reqwest::Client::builder()
@@ -149,7 +153,10 @@ impl Client {
         let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
         Failure::new(
             UNREACHABLE,
-            format!("{} {what}{cause}. Is it running? Start it with `longhaul serve`", self.server),
+            format!(
+                "{} {what}{cause}. Is it running? Start it with `longhaul serve`",
+                without_logins(&self.server)
+            ),
         )
     }
 }

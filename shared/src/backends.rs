@@ -8,6 +8,7 @@ use crate::{
     objects::Objects,
     pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
+    redact::without_logins,
     store::{PostgresStore, Registry, Served, SqliteStore, Store},
     task::QueueName,
 };
@@ -54,7 +55,8 @@ fn unopened(what: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> U
             true => why,
             false => format!("{why}: {source}"),
         });
-        Unopened { what, why: why.unwrap_or_default() }
+        let why = why.unwrap_or_default();
+        Unopened { what: without_logins(&what).into_owned(), why: without_logins(&why).into_owned() }
     }
 }
 

@@ -43,3 +43,5 @@ pub mod limits;
 pub mod caps;
 pub mod pauses;
 pub mod process;
+
+pub mod redact;

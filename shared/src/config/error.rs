@@ -59,6 +59,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A secret's file that cannot be read.
+    #[error("cannot read the file that {name} names: {why}")]
+    SecretFile {
+        /// The variable.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// A secret and its file are both given.
     #[error("both {0} and {0}_FILE are set: keep one of them")]
     Twice(String),

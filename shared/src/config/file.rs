@@ -28,10 +28,10 @@ pub(super) fn read(path: &Path, env: &Environment) -> Result<BTreeMap<&'static s
     Ok(values)
 }
 
-/// The content of a secret's file, without the line end that editors leave.
-pub(super) fn secret(path: &Path) -> Result<String, Error> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| Error::Unreadable { path: path.to_owned(), why: error.to_string() })?;
+/// The content of a secret's file, without the line end that editors leave. A complaint does not repeat the path: it may be the secret,
+/// in the wrong place.
+pub(super) fn secret(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     Ok(text.trim().to_owned())
 }
 
@@ -80,12 +80,13 @@ fn with_keys(mut upstreams: Value, env: &Environment) -> Result<Value, Error> {
         }
         if let Some(variable) = upstream.remove("key_env") {
             let variable = variable.as_str().unwrap_or_default();
-            let key =
-                set(env, variable).ok_or_else(|| missing(format!("the variable {variable} is not set")))?;
+            let key = set(env, variable)
+                .ok_or_else(|| missing("the variable that key_env names is not set".to_owned()))?;
             upstream.insert("key".to_owned(), Value::from(key));
         }
         if let Some(path) = upstream.remove("key_file") {
-            let key = secret(Path::new(path.as_str().unwrap_or_default()))?;
+            let key = secret(Path::new(path.as_str().unwrap_or_default()))
+                .map_err(|why| missing(format!("cannot read the file that key_file names: {why}")))?;
             upstream.insert("key".to_owned(), Value::from(key));
         }
     }

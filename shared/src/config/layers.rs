@@ -9,6 +9,7 @@ use super::{
     Config, Error, Flags, Mode, Origin, Secret, file,
     raw::{self, KEYS},
 };
+use crate::redact::without_logins;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -181,7 +182,7 @@ impl Settings {
 fn brief(value: &Value) -> String {
     match value {
         Value::Array(_) | Value::Table(_) => "a list".to_owned(),
-        other => other.to_string(),
+        other => without_logins(&other.to_string()).into_owned(),
     }
 }
 
@@ -235,7 +236,10 @@ fn secret_in(env: &Environment, name: &str) -> Result<Option<(String, String)>, 
     match (set(env, name), set(env, &by_file)) {
         (Some(_), Some(_)) => Err(Error::Twice(name.to_owned())),
         (Some(value), None) => Ok(Some((value.to_owned(), name.to_owned()))),
-        (None, Some(path)) => file::secret(Path::new(path)).map(|value| Some((value, by_file))),
+        (None, Some(path)) => match file::secret(Path::new(path)) {
+            Ok(value) => Ok(Some((value, by_file))),
+            Err(why) => Err(Error::SecretFile { name: by_file, why }),
+        },
         (None, None) => Ok(None),
     }
 }

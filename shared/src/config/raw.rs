@@ -13,6 +13,7 @@ use super::{
 use crate::{
     identity::Quotas,
     queue::{APALIS_WINDOW_MAX, Lane, Transport},
+    redact::without_value,
     task::QueueName,
 };
 use serde::Deserialize;
@@ -128,7 +129,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("objects.url", objects.url, Maybe(Text)),
     key!("objects.inline_bytes_max", objects.inline_bytes_max, Bytes(0, 16 << 20)),
     Key { name: "queues", secret: false, read: read_lanes, show: show_lanes },
-    Key { name: "upstreams", secret: false, read: read_upstreams, show: show_upstreams },
+    // Their keys are in it.
+    Key { name: "upstreams", secret: true, read: read_upstreams, show: show_upstreams },
     Key { name: "routes", secret: false, read: read_routes, show: show_routes },
     Key { name: "input_rules", secret: false, read: read_input_rules, show: show_input_rules },
 ];
@@ -241,7 +243,8 @@ struct RawRoute {
 fn items<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Vec<T>, String> {
     let items = value.as_array().ok_or("expected a list of tables")?;
     let read = |(i, item): (usize, &Value)| {
-        T::deserialize(item.clone()).map_err(|error| format!("number {}: {}", i + 1, error.message()))
+        T::deserialize(item.clone())
+            .map_err(|error| format!("number {}: {}", i + 1, without_value(error.message())))
     };
     items.iter().enumerate().map(read).collect()
 }
