@@ -5,10 +5,10 @@ use crate::{
     fetch::{DEADLINE, DEADLINE_BODY, patiently},
     lines::{self, Fault, GoodLine, LINES_MAX, WantedBatch},
     list::{self, List, Pairs},
+    metadata,
     parse::{self, JsonBody, MaybeJson},
     state::App,
     view::{self, UsageView},
-    wanted,
 };
 use axum::{
     extract::{Path, Query},
@@ -120,15 +120,12 @@ fn answer(batch: &Batch) -> Response {
     post, path = "/v1/batches", tag = "batches", operation_id = "create_batch", request_body = WantedBatch,
     responses(
         (status = 200, description = "Committed with all its tasks.", body = BatchView),
-        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
-        (status = 413, description = "The body is too large.", body = Wrapped),
-        (status = 503, description = "The database is away: repeat.", body = Wrapped),
     )
 )]
 pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
     let wanted: WantedBatch = parse::read(&bytes)?;
     let window = lines::window(&wanted.completion_window)?;
-    let metadata = wanted.metadata.as_ref().map(wanted::check_metadata).transpose()?;
+    let metadata = wanted.metadata.as_ref().map(metadata::check).transpose()?;
     let requests = requests(&wanted)?;
     let notes = app.catalogue.notes().await?;
     let endpoint: Arc<str> = wanted.endpoint.as_ref().into();
@@ -293,7 +290,7 @@ pub(crate) async fn get(app: App, Path(id): Path<String>) -> Result<Response, Ap
 #[utoipa::path(
     get, path = "/v1/batches", tag = "batches", operation_id = "list_batches",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 100, 20 if not given."),
+        ("limit" = Option<u32>, Query, description = "20 if not given.", minimum = 1, maximum = 100),
         ("after" = Option<String>, Query, description = "Only what follows this id."),
     ),
     responses(

@@ -1,27 +1,33 @@
 //! The API's description and the pages that show it. Everything is served from here: nothing is loaded from elsewhere.
 
+mod complete;
+pub(crate) mod schema;
+
 use crate::{
-    admin, batches, health, list, models, queues, results,
+    admin, batches, error, health, lines, list, models, queues, results,
     routes::{self, Needs},
     state::Shared,
     stream, submit, tasks, view, ws,
 };
 use axum::{
     Router,
+    extract::State,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
+use complete::{Complete, refuse};
 use http::{Method, StatusCode, header};
-use std::sync::LazyLock;
+use shared::config::{Config, Mode};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        Content, PathItem, Ref, ResponseBuilder,
+        PathItem,
         path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::SwaggerUi;
 
 const REDOC: &[u8] = include_bytes!("docs/vendor/redoc.standalone.js");
 
@@ -45,7 +51,8 @@ const REDOC_PAGE: &str = r#"<!doctype html>
         admin::keys::list, admin::keys::rotate, admin::keys::revoke, admin::limits::project, admin::limits::key, admin::audit::list, health::livez, health::readyz,
         health::healthz, health::metrics, openapi,
     ),
-    modifiers(&Security),
+    components(schemas(error::Problem, lines::Line)),
+    modifiers(&Security, &Complete),
     tags(
         (name = "tasks", description = "One request to a model each."),
         (name = "batches", description = "Many requests with a common window, in OpenAI's form."),
@@ -96,11 +103,11 @@ fn secure(operation: &mut Operation, needs: Needs) {
         ("401", "No valid key or token."),
         ("403", "The key has not the scope for this."),
         ("429", "A limit of the caller is reached: `Retry-After` says when to come again."),
+        ("500", "A fault of ours: the log has it under the request's id."),
+        ("503", "The database is away: repeat."),
     ];
     for (status, why) in refusals {
-        let content = Content::new(Some(Ref::from_schema_name("ErrorResponse")));
-        let response = ResponseBuilder::new().description(why).content("application/json", content);
-        operation.responses.responses.insert(status.to_owned(), response.build().into());
+        refuse(operation, status, why);
     }
 }
 
@@ -109,18 +116,26 @@ pub(crate) fn is_page(route: &str) -> bool {
     matches!(route, "/redoc" | "/redoc.js" | "/docs") || route.starts_with("/docs/")
 }
 
-/// The API's description.
-pub(crate) fn description() -> utoipa::openapi::OpenApi {
-    Description::openapi()
+/// The API's description, with the lanes and endpoints of this configuration.
+pub(crate) fn description(config: &Config) -> utoipa::openapi::OpenApi {
+    let mut description = Description::openapi();
+    complete::configure(&mut description, config);
+    description
 }
 
-/// The API's description as OpenAPI 3.1 JSON: what `GET /openapi.json` answers.
+/// What `GET /openapi.json` answers.
+pub(crate) fn served(config: &Config) -> Bytes {
+    description(config).to_pretty_json().expect("a description is JSON").into()
+}
+
+/// The API's description as OpenAPI 3.1 JSON: what `GET /openapi.json` answers where nothing is configured.
 ///
 /// # Panics
 /// Never: a description is JSON.
 #[must_use]
 pub fn description_json() -> String {
-    description().to_pretty_json().expect("a description is JSON")
+    let config = Config::new(Mode::Embedded { data_dir: "unused".into() });
+    description(&config).to_pretty_json().expect("a description is JSON")
 }
 
 /// This description.
@@ -128,14 +143,13 @@ pub fn description_json() -> String {
     get, path = "/openapi.json", tag = "health", operation_id = "openapi",
     responses((status = 200, description = "OpenAPI 3.1.", body = Object))
 )]
-pub(crate) async fn openapi() -> Response {
-    static JSON: LazyLock<String> = LazyLock::new(description_json);
-    view::respond(StatusCode::OK, JSON.as_str())
+pub(crate) async fn openapi(State(app): State<Shared>) -> Response {
+    view::respond(StatusCode::OK, app.description.clone())
 }
 
 /// Swagger UI at `/docs`, Redoc at `/redoc`.
 pub(crate) fn pages() -> Router<Shared> {
-    let config = Config::new(["/openapi.json"]).validator_url("none");
+    let config = utoipa_swagger_ui::Config::new(["/openapi.json"]).validator_url("none");
     let script = async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], REDOC).into_response();
     Router::from(SwaggerUi::new("/docs").config(config))
         .route("/redoc", get(async || Html(REDOC_PAGE)))

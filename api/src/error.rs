@@ -313,14 +313,23 @@ pub(crate) struct Wrapped<'a> {
     error: Envelope<'a>,
 }
 
-#[derive(Serialize)]
-struct Problem<'a> {
+/// The same in RFC 9457's form: for who accepts `application/problem+json`.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Problem<'a> {
+    /// Always `about:blank`.
     r#type: &'static str,
+    /// The status in words.
     title: &'static str,
+    /// The status.
     status: u16,
+    /// One sentence for a person.
     detail: String,
+    /// Stable code.
     code: &'a str,
+    /// Path of the field that is wrong.
     param: Option<&'a str>,
+    /// The request's id, as in `x-request-id`.
+    #[schema(value_type = String)]
     request_id: RequestId,
 }
 

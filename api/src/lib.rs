@@ -21,6 +21,7 @@ mod limits;
 mod lines;
 mod list;
 mod listen;
+mod metadata;
 mod models;
 mod parse;
 mod queues;

@@ -1,6 +1,6 @@
 //! The lines of a batch: checked all together, so that the client hears of every fault at once. Pure.
 
-use crate::{error::ApiError, parse, wanted::model_of};
+use crate::{docs::schema, error::ApiError, parse, wanted::model_of};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::input::Refusal;
@@ -15,23 +15,30 @@ const WINDOW_MAX_S: u64 = 30 * 86_400;
 /// The body of `POST /v1/batches`.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewBatch)]
+#[schema(as = NewBatch, example = json!({
+    "endpoint": "/v1/chat/completions", "completion_window": "24h",
+    "requests": [{"custom_id": "sky", "method": "POST", "url": "/v1/chat/completions",
+        "body": {"model": "sim-chat", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}}]
+}))]
 pub(crate) struct WantedBatch<'a> {
     /// The endpoint of every request.
     #[serde(borrow)]
     pub(crate) endpoint: Cow<'a, str>,
     /// `24h`, or another whole number of `s`, `m`, `h` or `d` up to 30 days.
     #[serde(borrow)]
+    #[schema(schema_with = schema::window)]
     pub(crate) completion_window: Cow<'a, str>,
     /// 1 to 1,000 requests.
     #[serde(default, borrow)]
-    #[schema(value_type = Vec<Line>)]
+    #[schema(schema_with = schema::requests, required)]
     pub(crate) requests: Option<Vec<&'a RawValue>>,
     /// Files are not supported yet: send `requests`.
     #[serde(default)]
+    #[schema(schema_with = schema::nothing)]
     pub(crate) input_file_id: Option<Cow<'a, str>>,
     /// As of tasks.
     #[serde(default)]
+    #[schema(schema_with = schema::metadata)]
     pub(crate) metadata: Option<std::collections::BTreeMap<String, String>>,
 }
 
@@ -41,16 +48,19 @@ pub(crate) struct WantedBatch<'a> {
 pub(crate) struct Line<'a> {
     /// Your name for it, unique in the batch, up to 512 characters.
     #[serde(default)]
+    #[schema(value_type = String, required, min_length = 1, max_length = 512)]
     custom_id: Option<String>,
     /// Always `POST`.
     #[serde(default)]
+    #[schema(value_type = String, required)]
     method: Option<String>,
     /// The batch's endpoint.
     #[serde(default)]
+    #[schema(value_type = String, required)]
     url: Option<String>,
     /// The upstream's request body: a JSON object that names a `model`. Sent on as it came.
     #[serde(default, borrow)]
-    #[schema(value_type = Object)]
+    #[schema(schema_with = schema::request, required)]
     body: Option<&'a RawValue>,
 }
 
@@ -88,7 +98,8 @@ pub(crate) fn window(text: &str) -> Result<Duration, ApiError> {
         Some('d') => 86_400,
         _ => 0,
     };
-    let number = text.get(..text.len().saturating_sub(1)).and_then(|digits| digits.parse::<u64>().ok());
+    let digits = text.get(..text.len().saturating_sub(1)).filter(|digits| !digits.starts_with('+'));
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok());
     let seconds = number
         .and_then(|number| number.checked_mul(unit))
         .filter(|seconds| (1..=WINDOW_MAX_S).contains(seconds));
@@ -242,7 +253,8 @@ mod tests {
     fn windows_have_a_unit_and_an_end() {
         assert_eq!(window("24h").ok(), Some(Duration::from_secs(86_400)));
         assert_eq!(window("2s").ok(), Some(Duration::from_secs(2)));
-        for text in ["", "h", "24", "0h", "31d", "-1h", "1.5h", "24 h", "99999999999999999999h", "1é"] {
+        for text in ["", "h", "24", "+1h", "0h", "31d", "-1h", "1.5h", "24 h", "99999999999999999999h", "1é"]
+        {
             assert!(window(text).is_err(), "{text}");
         }
     }

@@ -58,15 +58,15 @@ pub(crate) type Pairs = Vec<(String, String)>;
 #[utoipa::path(
     get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
     params(
-        ("status" = Option<String>, Query, description = "One or more states, comma-separated."),
+        ("status" = Option<Vec<String>>, Query, explode = false, description = "One or more states, comma-separated."),
         ("queue" = Option<String>, Query, description = "Only this lane."),
         ("model" = Option<String>, Query, description = "Only this model."),
         ("batch_id" = Option<String>, Query, description = "Only this batch."),
-        ("metadata[key]" = Option<String>, Query, description = "Only with this pair in the metadata."),
-        ("created_after" = Option<f64>, Query, description = "Unix seconds."),
-        ("created_before" = Option<f64>, Query, description = "Unix seconds."),
+        ("metadata" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "Only with these pairs in the metadata: `metadata[key]=value`."),
+        ("created_after" = Option<f64>, Query, description = "Unix seconds.", minimum = 0, maximum = 4000000000i64),
+        ("created_before" = Option<f64>, Query, description = "Unix seconds.", minimum = 0, maximum = 4000000000i64),
         ("order" = Option<String>, Query, description = "`desc` (default) or `asc`."),
-        ("limit" = Option<u32>, Query, description = "1 to 100, 20 if not given."),
+        ("limit" = Option<u32>, Query, description = "20 if not given.", minimum = 1, maximum = 100),
         ("after" = Option<String>, Query, description = "Only what follows this id."),
     ),
     responses(
@@ -146,7 +146,7 @@ fn query(pairs: &Pairs) -> Result<ListQuery, ApiError> {
             "queue" => {
                 query.queue = Some(QueueName::new(value).ok_or_else(|| invalid("the name of a queue"))?)
             }
-            "model" => query.model = Some(value.clone()),
+            "model" => query.model = Some(storable(value).ok_or_else(|| invalid("without U+0000"))?),
             "batch_id" => query.batch = Some(value.parse().map_err(|_| invalid("the id of a batch"))?),
             "created_after" => {
                 query.created_after = Some(moment(value).ok_or_else(|| invalid("Unix seconds"))?)
@@ -164,12 +164,20 @@ fn query(pairs: &Pairs) -> Result<ListQuery, ApiError> {
             "limit" => query.limit = limit(value)?,
             "after" => query.after = Some(value.parse::<TaskId>().map_err(|_| unknown_cursor(value))?),
             _ => match name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
-                Some(key) => query.metadata.push((key.to_owned(), value.clone())),
+                Some(key) => {
+                    let pair = storable(key).zip(storable(value));
+                    query.metadata.push(pair.ok_or_else(|| invalid("without U+0000"))?);
+                }
                 None => return Err(unknown(name, &NAMES)),
             },
         }
     }
     Ok(query)
+}
+
+/// A text as a database takes it.
+fn storable(text: &str) -> Option<String> {
+    (!text.contains('\0')).then(|| text.to_owned())
 }
 
 fn moment(value: &str) -> Option<UnixMs> {
@@ -210,6 +218,9 @@ mod tests {
             ("after", "task_1"),
             ("created_after", "NaN"),
             ("stats", "queued"),
+            ("model", "\0"),
+            ("metadata[a]", "\0"),
+            ("metadata[\0]", "a"),
         ];
         for (name, value) in cases {
             let Err(ApiError::Invalid { param, .. }) = query(&pairs(&[(name, value)])) else {

@@ -11,7 +11,10 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, Unexpected},
+};
 use serde_json::error::Category;
 use shared::{
     redact::without_value,
@@ -21,6 +24,9 @@ use std::time::Duration;
 
 /// Longest silence inside a body.
 const BODY_IDLE: Duration = Duration::from_secs(10);
+
+/// Up to here a floating point number is exactly one whole number.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A JSON body, not parsed yet.
 pub(crate) struct JsonBody(pub(crate) Bytes);
@@ -45,7 +51,8 @@ impl FromRequest<Shared> for MaybeJson {
     async fn from_request(request: Request, app: &Shared) -> Result<Self, ApiError> {
         let declared = is_json(request.headers());
         let body = collect(request.into_body(), app.config.api.body_bytes_max).await?;
-        match (body.trim_ascii().is_empty(), declared) {
+        // Some clients write down that there is nothing.
+        match (matches!(body.trim_ascii(), b"" | b"null"), declared) {
             (true, _) => Ok(Self(None)),
             (false, true) => Ok(Self(Some(body))),
             (false, false) => Err(ApiError::MediaType),
@@ -109,6 +116,19 @@ pub(crate) fn read_at<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str) -> R
         return Err(ApiError::Invalid { message, code: "invalid_type", param });
     }
     serde_json::from_slice(json).map_err(|error| diagnose::<T>(json, prefix, error))
+}
+
+/// A whole number, also where it is written as `1.0`: to JSON both are one.
+///
+/// # Errors
+/// It is no whole number, or none of the wanted size.
+pub(crate) fn whole<'de, T: TryFrom<i64>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
+    let float = number.as_f64().unwrap_or(f64::NAN);
+    let exact = (float.fract() == 0.0 && float.abs() < EXACT).then_some(float as i64);
+    let fits = number.as_i64().or(exact).and_then(|number| T::try_from(number).ok());
+    fits.map(Some)
+        .ok_or_else(|| D::Error::invalid_type(Unexpected::Other(&number.to_string()), &"a whole number"))
 }
 
 fn diagnose<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str, error: serde_json::Error) -> ApiError {
@@ -251,6 +271,25 @@ mod tests {
                 panic!("{json}")
             };
             assert_eq!((code, param.as_deref()), (wanted, field), "{json}: {message}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_whole_however_they_are_written() {
+        #[derive(Debug, Deserialize)]
+        struct Number {
+            #[serde(default, deserialize_with = "whole")]
+            n: Option<u32>,
+        }
+        let number = |json: &str| read::<Number>(json.as_bytes()).map(|number| number.n);
+        for (json, n) in
+            [("{}", None), (r#"{"n":null}"#, None), (r#"{"n":7}"#, Some(7)), (r#"{"n":7.0}"#, Some(7))]
+        {
+            assert_eq!(number(json).ok(), Some(n), "{json}");
+        }
+        for json in [r#"{"n":7.5}"#, r#"{"n":-1}"#, r#"{"n":1e99}"#, r#"{"n":"7"}"#, r#"{"n":4294967296}"#] {
+            let Err(ApiError::Invalid { code, param, .. }) = number(json) else { panic!("{json}") };
+            assert_eq!((code, param.as_deref()), ("invalid_type", Some("n")), "{json}");
         }
     }
 

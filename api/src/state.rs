@@ -2,6 +2,7 @@
 
 use crate::{
     catalogue::Catalogue,
+    docs,
     error::ApiError,
     gate::Address,
     idempotency::Unanswered,
@@ -11,6 +12,7 @@ use crate::{
     watcher::Watcher,
 };
 use axum::extract::FromRequestParts;
+use bytes::Bytes;
 use http::request::Parts;
 use shared::{
     backends::Backends,
@@ -51,6 +53,8 @@ pub(crate) struct AppState {
     pub(crate) stop: CancellationToken,
     /// Sockets that have left HTTP behind, so that the end can wait for them.
     pub(crate) sockets: TaskTracker,
+    /// The API's description.
+    pub(crate) description: Bytes,
     /// When this process started.
     pub(crate) started_at: UnixMs,
 }
@@ -82,6 +86,7 @@ impl AppState {
             catalogue: Catalogue::new(backends.store.clone()),
             stop,
             sockets: TaskTracker::new(),
+            description: docs::served(&config),
             started_at: UnixMs::now(),
             backends,
             config,

@@ -33,6 +33,9 @@ use tokio::time::timeout;
 /// Silence after which a comment shows that the line is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// The last seq that every JSON reader can tell from its neighbours.
+pub(crate) const SEQ_MAX: i64 = (1 << 53) - 1;
+
 /// One open stream of this kind, for as long as it lives.
 pub(crate) struct Open(&'static str);
 
@@ -73,7 +76,7 @@ struct Line {
         ("after" = Option<i64>, Query, description = "The same, for clients that cannot set headers."),
     ),
     responses(
-        (status = 200, description = "Server-sent events until the terminal one.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events until the terminal one.", content_type = "text/event-stream"),
         (status = 204, description = "The run is over and you have seen its end."),
         (status = 404, description = "No such task.", body = Wrapped),
     )
@@ -85,8 +88,10 @@ pub(crate) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = parse::task_id(&id)?;
-    let sent = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let after = sent.or(query.after.as_deref()).filter(|text| !text.is_empty()).map(cursor).transpose()?;
+    let sent = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    let read = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(cursor).transpose();
+    let (sent, asked) = (read(sent)?, read(query.after.as_deref())?);
+    let after = sent.or(asked);
     let follow = Follow::open(&app, id, after).await?.ok_or_else(|| parse::no_task(id))?;
     if follow.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -106,7 +111,7 @@ pub(crate) async fn events(
 
 /// A cursor from text: the seq of an event.
 fn cursor(text: &str) -> Result<i64, ApiError> {
-    let seq = text.parse().ok().filter(|seq| (-1..i64::MAX).contains(seq));
+    let seq = text.parse().ok().filter(|seq| (-1..=SEQ_MAX).contains(seq));
     seq.ok_or_else(|| ApiError::invalid("after", "'after' (or Last-Event-ID) must be the seq of an event."))
 }
 

@@ -1,6 +1,7 @@
 //! Tasks after their submission: read, list, cancel, retry, delete.
 
 use crate::{
+    docs::schema,
     error::{ApiError, Verbatim, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY, patiently},
     parse::{self, MaybeJson},
@@ -42,7 +43,7 @@ pub(crate) struct Look {
     get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
     params(
         ("id" = String, Path, description = "The task."),
-        ("wait" = Option<f64>, Query, description = "Seconds to wait, at most 60."),
+        ("wait" = Option<f64>, Query, description = "Seconds to wait.", minimum = 0, maximum = 60),
         ("until" = Option<String>, Query, description = "`terminal` (default), `started` or `change`."),
         ("include" = Option<String>, Query, description = "`input`: with the request body."),
         ("If-None-Match" = Option<String>, Header, description = "An ETag: 304 if nothing has changed."),
@@ -64,6 +65,12 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let id = parse::task_id(&id)?;
     let look = query.map_err(|error| ApiError::invalid("query", error.body_text()))?.0;
+    let until = look.until.as_deref().map_or(Ok(Until::Terminal), Until::parse)?;
+    let wants_input = match look.include.as_deref() {
+        None => false,
+        Some("input") => true,
+        Some(_) => return Err(ApiError::invalid("include", "'include' must be input.")),
+    };
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let (mut task, mut kept) = match known {
         // Who knows the task already is told so without its answer being read.
@@ -77,7 +84,6 @@ pub(crate) async fn get(
                 format!("'wait' must be between 0 and {WAIT_MAX} seconds."),
             ));
         }
-        let until = look.until.as_deref().map_or(Ok(Until::Terminal), Until::parse)?;
         if !until.is_met_by(task.state) && seconds > 0.0 {
             (task, kept) = wait::until(&app, &task, until, Duration::from_secs_f64(seconds)).await?;
         }
@@ -87,7 +93,7 @@ pub(crate) async fn get(
         Some(known) if known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag) => {
             StatusCode::NOT_MODIFIED.into_response()
         }
-        _ => view::respond(StatusCode::OK, in_full(&app, &task, kept, look.include.as_deref()).await?),
+        _ => view::respond(StatusCode::OK, in_full(&app, &task, kept, wants_input).await?),
     };
     response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).expect("digits are ASCII"));
     view::ask_again(&mut response, &task);
@@ -98,14 +104,13 @@ async fn in_full(
     app: &App,
     task: &Task,
     kept: Option<Answer>,
-    include: Option<&str>,
+    wants_input: bool,
 ) -> Result<Vec<u8>, ApiError> {
-    let wants = |what| include.is_some_and(|list| list.split(',').any(|word| word.trim() == what));
     let mut beside = Beside { answer: fetch::answer(app, task, kept).await?, ..Beside::default() };
     if task.state == task::State::Queued {
         beside.position = patiently(app, app.backends.store.position(app.project, task.id)).await?;
     }
-    if wants("input")
+    if wants_input
         && let Some(payload) = timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??
     {
         beside.input = Some(timeout(DEADLINE_BODY, app.backends.objects.open(&payload)).await??);
@@ -120,7 +125,6 @@ async fn in_full(
     get, path = "/v1/tasks/{id}/result", tag = "tasks", operation_id = "get_task_result",
     params(("id" = String, Path, description = "The task.")),
     responses(
-        (status = 200, description = "What the upstream answered, with its own status.", body = Object),
         (status = 202, description = "Not finished yet.", body = TaskView),
         (status = 404, description = "No such task.", body = Wrapped),
         (status = 409, description = "It was cancelled.", body = Wrapped),
@@ -195,6 +199,7 @@ pub(crate) async fn cancel(
 pub(crate) struct Reason {
     /// Why, for people: up to 512 characters.
     #[serde(default)]
+    #[schema(schema_with = schema::reason)]
     reason: Option<String>,
 }
 

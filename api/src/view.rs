@@ -1,5 +1,6 @@
 //! Tasks as clients see them. Pure. Bodies of others are passed on verbatim, and never parsed into values.
 
+use crate::docs::schema;
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -24,7 +25,7 @@ pub(crate) struct TaskView<'a> {
     /// Always `task`.
     object: &'static str,
     /// Where it stands.
-    #[schema(value_type = String, example = "queued")]
+    #[schema(schema_with = schema::state)]
     status: State,
     /// The upstream path.
     endpoint: &'a str,
@@ -110,7 +111,7 @@ pub(crate) struct ResultView<'a> {
     /// The upstream's request id.
     request_id: Option<&'a str>,
     /// The body, verbatim; null if it is not JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schema::answer)]
     body: Option<&'a RawValue>,
     /// Set if the body is not JSON.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,10 @@
 //! What a client wants: from the body of `POST /v1/tasks` to a valid task. Pure.
 
 use crate::{
+    docs::schema,
     error::ApiError,
-    parse::{nearest, read, read_at},
+    metadata,
+    parse::{self, nearest, read, read_at},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -20,33 +22,39 @@ const DAY_S: f64 = 86_400.0;
 /// The body of `POST /v1/tasks`.
 #[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewTask)]
+#[schema(as = NewTask, example = json!({
+    "endpoint": "/v1/chat/completions",
+    "body": {"model": "sim-chat", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+}))]
 pub(crate) struct Wanted<'a> {
     /// Upstream path, e.g. `/v1/chat/completions`.
     #[serde(borrow)]
     pub(crate) endpoint: Cow<'a, str>,
     /// The upstream's request body: a JSON object that names a `model`. Sent on as it came.
-    #[serde(borrow, skip_serializing)]
-    #[schema(value_type = Object)]
+    #[serde(borrow, skip_serializing_if = "is_apart")]
+    #[schema(schema_with = schema::request, required)]
     pub(crate) body: &'a RawValue,
     /// The lane; `default` if none is named.
     #[serde(default)]
     queue: Option<Cow<'a, str>>,
     /// −100 to 100, higher first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parse::whole")]
+    #[schema(minimum = -100, maximum = 100)]
     priority: Option<i64>,
-    /// Start after this many seconds.
+    /// Start after this many seconds; before the deadline.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2592000)]
     delay_s: Option<f64>,
-    /// Start at this moment, Unix seconds. Not together with `delay_s`.
+    /// Start at this moment, Unix seconds; before the deadline. Not together with `delay_s`.
     #[serde(default)]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 4000000000i64)]
     scheduled_at: Option<UnixMs>,
     /// Time limits and retries.
     #[serde(default)]
     policy: Option<WantedPolicy>,
     /// Up to 16 pairs of your own: keys up to 64 characters, values up to 512.
     #[serde(default)]
+    #[schema(schema_with = schema::metadata)]
     metadata: Option<BTreeMap<String, String>>,
 }
 
@@ -56,19 +64,25 @@ pub(crate) struct Wanted<'a> {
 #[schema(as = Policy)]
 struct WantedPolicy {
     /// Longest wait for the first attempt.
+    #[schema(minimum = 1, maximum = 2592000)]
     queue_timeout_s: Option<f64>,
     /// Longest time of one attempt.
+    #[schema(minimum = 1, maximum = 2592000)]
     execution_timeout_s: Option<f64>,
     /// From accepted to the deadline.
+    #[schema(minimum = 1, maximum = 2592000)]
     ttl_s: Option<f64>,
-    /// Failures at which to give up, 1 to 100.
+    /// Failures at which to give up.
+    #[serde(deserialize_with = "parse::whole")]
+    #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<i64>,
     /// Waits between attempts.
     backoff: Option<WantedBackoff>,
     /// How long the finished task is kept.
+    #[schema(minimum = 1, maximum = 2592000)]
     result_ttl_s: Option<f64>,
     /// `deltas` or `lifecycle`.
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = schema::relay)]
     events: Option<Relay>,
 }
 
@@ -78,9 +92,18 @@ struct WantedPolicy {
 #[schema(as = Backoff)]
 struct WantedBackoff {
     /// Upper bound of the first wait, milliseconds.
+    #[serde(deserialize_with = "parse::whole")]
+    #[schema(minimum = 1, maximum = 3600000)]
     base_ms: Option<i64>,
     /// Upper bound of every wait, milliseconds.
+    #[serde(deserialize_with = "parse::whole")]
+    #[schema(minimum = 1, maximum = 3600000)]
     max_ms: Option<i64>,
+}
+
+/// The body is a part of its own in the fingerprint.
+fn is_apart(_: &&RawValue) -> bool {
+    true
 }
 
 /// What is valid of it.
@@ -131,7 +154,7 @@ impl<'a> Wanted<'a> {
         Ok(Valid {
             priority: whole("priority", self.priority, -100..=100)?.unwrap_or(0),
             relay: wanted.and_then(|wanted| wanted.events).unwrap_or(relay),
-            metadata: self.metadata.as_ref().map(check_metadata).transpose()?,
+            metadata: self.metadata.as_ref().map(metadata::check).transpose()?,
             queue,
             model,
             delay,
@@ -225,7 +248,7 @@ pub(crate) fn model_of(body: &RawValue, at: &str) -> Result<String, ApiError> {
         code: "missing_required_parameter",
         param: Some(param.clone()),
     })?;
-    if model.is_empty() || model.len() > 256 || model.contains('\0') {
+    if model.is_empty() || model.chars().count() > 256 || model.contains('\0') {
         return Err(ApiError::invalid(
             param.as_str(),
             format!("'{param}' must have 1 to 256 characters, none of them U+0000."),
@@ -269,30 +292,6 @@ fn seconds(
     }
     let (low, high) = range.into_inner();
     Err(ApiError::invalid(param, format!("'{param}' must be between {low} and {high} seconds.")))
-}
-
-/// Metadata as JSON.
-///
-/// # Errors
-/// 400 that names the pair and its limit.
-pub(crate) fn check_metadata(pairs: &BTreeMap<String, String>) -> Result<Arc<str>, ApiError> {
-    if pairs.len() > 16 {
-        return Err(ApiError::invalid("metadata", "'metadata' may have at most 16 pairs."));
-    }
-    for (key, value) in pairs {
-        let fault = if key.is_empty() || key.chars().count() > 64 {
-            "keys must have 1 to 64 characters"
-        } else if value.chars().count() > 512 {
-            "values may have at most 512 characters"
-        } else if key.contains('\0') || value.contains('\0') {
-            "U+0000 cannot be stored"
-        } else {
-            continue;
-        };
-        let param: String = format!("metadata.{key}").chars().take(80).collect();
-        return Err(ApiError::invalid(param, format!("Invalid 'metadata': {fault}.")));
-    }
-    Ok(serde_json::to_string(pairs).expect("pairs of strings are JSON").into())
 }
 
 /// The catalogue's answer as an API error.

@@ -59,6 +59,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Subprotocol `tasks.v1`: JSON text frames. The first one from the server is `ready`.
 #[utoipa::path(
     get, path = "/v1/ws", tag = "tasks", operation_id = "open_socket",
+    params(
+        ("Upgrade" = String, Header, description = "`websocket`."),
+        ("Connection" = String, Header, description = "`Upgrade`."),
+        ("Sec-WebSocket-Version" = String, Header, description = "`13`."),
+        ("Sec-WebSocket-Key" = String, Header, description = "16 random bytes as base64."),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`tasks.v1`."),
+    ),
     responses((status = 101, description = "From here on JSON text frames: subscribe, resume, unsubscribe, task.create, task.cancel, ping."))
 )]
 pub(crate) async fn open(app: App, upgrade: WebSocketUpgrade) -> Response {

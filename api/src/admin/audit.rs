@@ -66,7 +66,7 @@ impl<'a> ActView<'a> {
 #[utoipa::path(
     get, path = "/v1/admin/audit", tag = "admin", operation_id = "list_acts",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 100, 20 if not given."),
+        ("limit" = Option<u32>, Query, description = "20 if not given.", minimum = 1, maximum = 100),
         ("after" = Option<String>, Query, description = "Only what follows this id."),
     ),
     responses(

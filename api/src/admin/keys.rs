@@ -1,7 +1,8 @@
 //! API keys: made, listed, rotated, revoked. The key itself is in the answer to its making, and nowhere after.
 
-use super::limits::Limits;
+use super::limits::{Limits, OfKey};
 use crate::{
+    docs::schema,
     error::{ApiError, Wrapped},
     fetch::DEADLINE,
     list::{self, List, Pairs},
@@ -38,16 +39,18 @@ pub(crate) struct Wanted {
     project: String,
     /// What people call it, at most 128 characters.
     #[serde(default)]
-    #[schema(max_length = 128)]
+    #[schema(schema_with = schema::name)]
     name: String,
     /// What it may do: one or more of submit, read, batch, webhooks and admin.
-    #[schema(value_type = Vec<String>)]
+    #[schema(schema_with = schema::scopes)]
     scopes: Vec<String>,
     /// Seconds after which it ends; without it, it lives until it is revoked.
+    #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 1, maximum = 316224000)]
     expires_in_s: Option<u64>,
     /// Its limits.
     #[serde(default)]
+    #[schema(value_type = OfKey)]
     limits: Limits,
 }
 
@@ -56,6 +59,7 @@ pub(crate) struct Wanted {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rotation {
     /// Seconds for which the old key still works, 86400 if not given.
+    #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 0, maximum = 316224000)]
     overlap_s: Option<u64>,
 }
@@ -127,10 +131,7 @@ impl<'a> KeyView<'a> {
     request_body = Wanted,
     responses(
         (status = 201, description = "Made.", body = KeyView),
-        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
         (status = 404, description = "No such project.", body = Wrapped),
-        (status = 413, description = "The body is too large.", body = Wrapped),
-        (status = 415, description = "Not JSON.", body = Wrapped),
     )
 )]
 pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
@@ -161,7 +162,7 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
 #[utoipa::path(
     get, path = "/v1/admin/keys", tag = "admin", operation_id = "list_keys",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 100, 20 if not given."),
+        ("limit" = Option<u32>, Query, description = "20 if not given.", minimum = 1, maximum = 100),
         ("after" = Option<String>, Query, description = "Only what follows this id."),
     ),
     responses(
@@ -185,10 +186,7 @@ pub(crate) async fn list(app: App, Query(pairs): Query<Pairs>) -> Result<Respons
     request_body = Option<Rotation>,
     responses(
         (status = 201, description = "The new key.", body = KeyView),
-        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
         (status = 404, description = "No such live key.", body = Wrapped),
-        (status = 413, description = "The body is too large.", body = Wrapped),
-        (status = 415, description = "Not JSON.", body = Wrapped),
     )
 )]
 pub(crate) async fn rotate(

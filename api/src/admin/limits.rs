@@ -19,17 +19,36 @@ use tokio::time::timeout;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Limits {
     /// Requests in any minute.
+    #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 1, maximum = 1000000000)]
     requests_per_minute: Option<u32>,
     /// Tokens, in and out, in any minute.
+    #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 1, maximum = 1000000000)]
     tokens_per_minute: Option<u32>,
     /// Tasks that wait for a start; only a project has this one.
+    #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 1, maximum = 1000000000)]
     queued_tasks: Option<u32>,
     /// Tasks that run at once; only a project has this one.
     #[schema(minimum = 1, maximum = 1000000000)]
     concurrent_tasks: Option<u32>,
+}
+
+/// Limits of a key; what is left out is as for all others.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = KeyLimits)]
+#[expect(dead_code, reason = "this is the description of the limits that a key may have")]
+pub(crate) struct OfKey {
+    /// Requests in any minute.
+    #[serde(default, deserialize_with = "parse::whole")]
+    #[schema(minimum = 1, maximum = 1000000000)]
+    requests_per_minute: Option<u32>,
+    /// Tokens, in and out, in any minute.
+    #[serde(default, deserialize_with = "parse::whole")]
+    #[schema(minimum = 1, maximum = 1000000000)]
+    tokens_per_minute: Option<u32>,
 }
 
 impl From<Quotas> for Limits {
@@ -77,10 +96,7 @@ impl Limits {
     request_body = Limits,
     responses(
         (status = 200, description = "Its limits.", body = Limits),
-        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
         (status = 404, description = "No such project.", body = Wrapped),
-        (status = 413, description = "The body is too large.", body = Wrapped),
-        (status = 415, description = "Not JSON.", body = Wrapped),
     )
 )]
 pub(crate) async fn project(
@@ -99,13 +115,10 @@ pub(crate) async fn project(
 #[utoipa::path(
     post, path = "/v1/admin/keys/{id}/limits", tag = "admin", operation_id = "limit_key",
     params(("id" = String, Path, description = "The key's id.")),
-    request_body = Limits,
+    request_body = OfKey,
     responses(
         (status = 200, description = "Its limits.", body = Limits),
-        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
         (status = 404, description = "No such key.", body = Wrapped),
-        (status = 413, description = "The body is too large.", body = Wrapped),
-        (status = 415, description = "Not JSON.", body = Wrapped),
     )
 )]
 pub(crate) async fn key(

@@ -60,10 +60,7 @@ impl ProjectView {
     request_body = Wanted,
     responses(
         (status = 201, description = "Made.", body = ProjectView),
-        (status = 400, description = "Not valid: `param` names the field.", body = Wrapped),
         (status = 409, description = "The name is taken.", body = Wrapped),
-        (status = 413, description = "The body is too large.", body = Wrapped),
-        (status = 415, description = "Not JSON.", body = Wrapped),
     )
 )]
 pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {

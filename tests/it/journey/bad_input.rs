@@ -88,6 +88,10 @@ async fn bad_questions_are_answered_politely(mode: Mode) -> anyhow::Result<()> {
         ("/v1/tasks?after=nonsense", 400, json!("after")),
         ("/v1/tasks?status=sleeping", 400, json!("status")),
         ("/v1/tasks?colour=red", 400, json!("colour")),
+        ("/v1/tasks?model=%00", 400, json!("model")),
+        ("/v1/tasks?metadata[a]=%00", 400, json!("metadata[a]")),
+        ("/v1/tasks/task_01jd00000000000000000000zz?until=soon", 400, json!("until")),
+        ("/v1/tasks/task_01jd00000000000000000000zz?include=all", 400, json!("include")),
         ("/v1/weather", 404, json!(null)),
     ];
     for (path, status, param) in table {

@@ -1,0 +1,28 @@
+//! The pairs that clients may give to tasks and batches. Pure.
+
+use crate::error::ApiError;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Metadata as JSON.
+///
+/// # Errors
+/// 400 that names the pair and its limit.
+pub(crate) fn check(pairs: &BTreeMap<String, String>) -> Result<Arc<str>, ApiError> {
+    if pairs.len() > 16 {
+        return Err(ApiError::invalid("metadata", "'metadata' may have at most 16 pairs."));
+    }
+    for (key, value) in pairs {
+        let fault = if key.is_empty() || key.chars().count() > 64 {
+            "keys must have 1 to 64 characters"
+        } else if value.chars().count() > 512 {
+            "values may have at most 512 characters"
+        } else if key.contains('\0') || value.contains('\0') {
+            "U+0000 cannot be stored"
+        } else {
+            continue;
+        };
+        let param: String = format!("metadata.{key}").chars().take(80).collect();
+        return Err(ApiError::invalid(param, format!("Invalid 'metadata': {fault}.")));
+    }
+    Ok(serde_json::to_string(pairs).expect("pairs of strings are JSON").into())
+}
