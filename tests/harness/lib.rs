@@ -4,6 +4,7 @@
 
 mod app;
 mod audit;
+mod canary;
 mod check;
 mod client;
 mod disk;
@@ -11,16 +12,19 @@ mod drill;
 mod eventually;
 mod history;
 mod load;
+mod operations;
 mod postgres;
 mod process;
 mod proxy;
 mod services;
 mod stream;
 mod tenant;
+mod traces;
 mod upstream;
 
 pub use app::{App, Builder, Edge, Edges, Mode, journey, logs_folder};
 pub use audit::{extra_calls, integrity};
+pub use canary::{Canaries, Net};
 pub use check::check;
 pub use client::{Client, Reply, chat};
 pub use disk::{SmallDisk, can_mount};
@@ -28,6 +32,7 @@ pub use drill::{report, size};
 pub use eventually::{PATIENCE, eventually, within};
 pub use history::{History, Seen};
 pub use load::{Load, Met};
+pub use operations::Operation;
 pub use postgres::Postgres;
 pub use process::{Process, free_address, output, program};
 pub use proxy::{Fault, FaultProxy};

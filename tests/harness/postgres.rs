@@ -4,7 +4,10 @@
 //! Postgres refuses to be root; its processes leave the group in which they were started and may outlive the first of them, so
 //! they are known by the folder in which they live.
 
-use crate::{Process, SmallDisk, eventually, free_address, process, services::env};
+use crate::{
+    Process, SmallDisk, eventually, free_address, process,
+    services::{PASSWORD, env},
+};
 use anyhow::{Context, ensure};
 use shared::store::{PostgresStore, Store};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -90,7 +93,7 @@ impl Postgres {
             Some(disk) => disk.start("postgres", &program, command, logs)?,
             None => Process::start("postgres", &program, command, logs)?,
         };
-        let url = format!("postgres://app@{address}/longhaul");
+        let url = format!("postgres://app:{PASSWORD}@{address}/longhaul");
         let mut postgres = Self { url, process, address, data, disk, _folder: folder };
         eventually("Postgres answers", async || {
             postgres.process.must_run()?;

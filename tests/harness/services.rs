@@ -6,6 +6,7 @@
 use crate::{Process, eventually, free_address, process};
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
+use reqwest::Url;
 use shared::store::{PostgresStore, Store};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use std::{
@@ -70,6 +71,18 @@ fn named(url: &str, database: &str) -> anyhow::Result<String> {
     Ok(format!("{server}/{database}"))
 }
 
+/// The password of whoever needs none: Postgres lets everybody in, and the programs under test do not know that.
+pub(crate) const PASSWORD: &str = "the-password-of-all-tests";
+
+/// `url` with a password, if it has none.
+fn with_password(url: &str) -> anyhow::Result<String> {
+    let mut url = Url::parse(url)?;
+    if url.password().is_none() {
+        url.set_password(Some(PASSWORD)).ok().context("the URL takes no password")?;
+    }
+    Ok(url.into())
+}
+
 async fn run(statement: String) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(&server_url()?).await?;
     connection.execute(AssertSqlSafe(statement)).await?;
@@ -100,7 +113,7 @@ pub async fn fresh_database() -> anyhow::Result<String> {
     run(format!("create database {name} template {TEMPLATE}"))
         .await
         .context("cannot make a test database")?;
-    named(&server_url()?, &name)
+    with_password(&named(&server_url()?, &name)?)
 }
 
 /// A Redis process of one's own.
@@ -114,12 +127,13 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one without persistence and waits until it answers.
+    /// Starts one without persistence and with a password, and waits until it answers.
     ///
     /// # Errors
     /// It does not start.
     pub async fn start(logs: &Path) -> anyhow::Result<Self> {
-        Self::with(&["--appendonly", "no"], logs).await
+        let settings = ["--appendonly", "no", "--requirepass", PASSWORD];
+        Self::with(&settings, &format!(":{PASSWORD}@"), logs).await
     }
 
     /// Starts one as operators run it: every write is in a file within a second.
@@ -127,7 +141,7 @@ impl Redis {
     /// # Errors
     /// It does not start.
     pub async fn durable(logs: &Path) -> anyhow::Result<Self> {
-        Self::with(&["--appendonly", "yes", "--appendfsync", "everysec"], logs).await
+        Self::with(&["--appendonly", "yes", "--appendfsync", "everysec"], "", logs).await
     }
 
     /// Gives it the processor before all others, so that its clock counts its own work and nobody else's. Whether the system
@@ -142,16 +156,16 @@ impl Redis {
         Ok(allowed.context("there is no chrt")?.success())
     }
 
-    async fn with(persistence: &[&str], logs: &Path) -> anyhow::Result<Self> {
+    async fn with(more: &[&str], login: &str, logs: &Path) -> anyhow::Result<Self> {
         let server = env("LONGHAUL_TEST_REDIS_SERVER").map_or("redis-server".into(), PathBuf::from);
         let folder = tempfile::tempdir()?;
         let port = free_address()?.port().to_string();
         let settings = ["--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", "noeviction"];
         let command = |command: &mut Command| {
-            command.args(["--port", &port]).args(settings).args(persistence).arg("--dir").arg(folder.path());
+            command.args(["--port", &port]).args(settings).args(more).arg("--dir").arg(folder.path());
         };
         let process = Process::start("redis", &server, command, logs)?;
-        let mut redis = Self { process, url: format!("redis://127.0.0.1:{port}"), _folder: folder };
+        let mut redis = Self { process, url: format!("redis://{login}127.0.0.1:{port}"), _folder: folder };
         eventually("Redis answers", async || redis.answers().await).await?;
         Ok(redis)
     }

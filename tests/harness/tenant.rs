@@ -32,6 +32,7 @@ impl App {
     pub fn known(&self, made: &Value) -> anyhow::Result<Tenant> {
         let text = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| made.to_string());
         let key = text("key")?;
+        self.secret("API key", &key);
         Ok(Tenant { client: self.client().with_key(&key), id: text("id")?, key })
     }
 

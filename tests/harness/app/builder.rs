@@ -1,9 +1,10 @@
 //! What a test wishes of its app, and the start of it.
 
 use super::{App, Edges, Mode, edges::Ways, logs_folder};
-use crate::{Postgres, Redis, SmallDisk, eventually, fresh_database};
+use crate::{Canaries, Postgres, Redis, SmallDisk, eventually, fresh_database, services};
+use reqwest::Url;
 use simulator::{Behaviour, Simulator};
-use std::path::Path;
+use std::{path::Path, sync::Mutex};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ pub struct Builder {
     objects: bool,
     file: Option<String>,
     env: Vec<(String, String)>,
+    canaries: Canaries,
 }
 
 impl Builder {
@@ -35,8 +37,14 @@ impl Builder {
             objects: false,
             file: None,
             env: Vec::new(),
+            canaries: Canaries::default(),
+        };
+        let builder = match services::env("LONGHAUL_TEST_LOG") {
+            Some(filter) => builder.env("LONGHAUL_LOG", &filter),
+            None => builder,
         };
         builder
+            .secret("key of the upstream", "LONGHAUL_UPSTREAM_KEY")
             .env("LONGHAUL_DATABASE__CONNECTIONS", "8")
             .env("LONGHAUL_QUEUE__TRANSPORT", if mode == Mode::Apalis { "apalis" } else { "sorted" })
     }
@@ -111,6 +119,19 @@ impl Builder {
         self
     }
 
+    /// A secret that is new, by its variable.
+    #[must_use]
+    pub fn secret(mut self, what: &'static str, name: &str) -> Self {
+        let word = self.canaries.plant(what);
+        self.env(name, &word)
+    }
+
+    /// All processes say all they can.
+    #[must_use]
+    pub fn trace(self) -> Self {
+        self.env("LONGHAUL_LOG", "trace")
+    }
+
     /// Starts everything and waits until every API is ready.
     ///
     /// # Errors
@@ -125,6 +146,7 @@ impl Builder {
             None => serve(&model, &mut serving).await?,
         };
         let services = self.services(&logs).await?;
+        services.passwords(&mut self.canaries)?;
         let mut ways = services.ways(&upstream);
         let mut edges = Edges::default();
         if self.proxied {
@@ -152,6 +174,7 @@ impl Builder {
             database: services.database,
             postgres: services.postgres,
             disk: services.disk,
+            canaries: Mutex::new(self.canaries),
             ways,
             env: self.env,
             logs,
@@ -208,6 +231,16 @@ struct Services {
 }
 
 impl Services {
+    /// Looks for their passwords too.
+    fn passwords(&self, canaries: &mut Canaries) -> anyhow::Result<()> {
+        let redis = self.redis.as_ref().map(|redis| &redis.url);
+        let both = [("password of the database", self.database.as_ref()), ("password of Redis", redis)];
+        for (what, url) in both.into_iter().filter_map(|(what, url)| Some((what, url?))) {
+            canaries.add(what, Url::parse(url)?.password().unwrap_or_default());
+        }
+        Ok(())
+    }
+
     /// The straight ways to them.
     fn ways(&self, upstream: &str) -> Ways {
         let (database, redis) = (self.database.clone(), self.redis.as_ref().map(|redis| redis.url.clone()));

@@ -6,11 +6,14 @@
 mod builder;
 mod cluster;
 mod edges;
+mod silence;
 
 pub use builder::Builder;
 pub use edges::{Edge, Edges};
 
-use crate::{Client, Postgres, Process, Redis, SmallDisk, eventually, free_address, process, program};
+use crate::{
+    Canaries, Client, Postgres, Process, Redis, SmallDisk, eventually, free_address, process, program,
+};
 use anyhow::Context;
 use bytes::Bytes;
 use edges::Ways;
@@ -18,6 +21,7 @@ use simulator::Simulator;
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -57,6 +61,7 @@ pub struct App {
     pub postgres: Option<Postgres>,
     /// Embedded: the disk that holds the data folder, if it is small: see [`Builder::small_disk`].
     pub disk: Option<SmallDisk>,
+    canaries: Mutex<Canaries>,
     ways: Ways,
     env: Vec<(String, String)>,
     logs: PathBuf,
@@ -185,7 +190,10 @@ impl Drop for App {
         self.serving.abort_all();
         if std::thread::panicking() {
             last_words(&self.logs);
+            return;
         }
+        let gossip = self.gossip().expect("logs are readable");
+        assert!(gossip.is_empty(), "not for logs:\n{}", gossip.join("\n"));
     }
 }
 

@@ -1,36 +1,12 @@
 //! Two projects and every scope against every operation of the OpenAPI document: what is added to it later is tested by being there.
 
 use super::both_modes;
-use harness::{App, Client, Mode, Reply, Tenant, chat};
+use harness::{App, Client, Mode, Operation, Tenant, chat};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::identity::Scope;
 
 both_modes!(nobody_sees_what_is_anothers, every_operation_asks_for_its_scope);
-
-/// An operation of the document.
-struct Operation {
-    method: Method,
-    path: String,
-    /// The scope it needs; `None`: nothing at all.
-    scope: Option<String>,
-}
-
-async fn operations(client: &Client) -> anyhow::Result<Vec<Operation>> {
-    let document = client.get("/openapi.json").await?.expect(200)?;
-    let mut all = Vec::new();
-    for (path, methods) in document["paths"].as_object().into_iter().flatten() {
-        for (method, operation) in methods.as_object().into_iter().flatten() {
-            let scope = &operation["security"][0]["key"][0];
-            let open = operation["security"] == json!([{}]);
-            anyhow::ensure!(open != scope.is_string(), "{method} {path} says neither nothing nor a scope");
-            let method = method.to_uppercase().parse()?;
-            all.push(Operation { method, path: path.clone(), scope: scope.as_str().map(str::to_owned) });
-        }
-    }
-    anyhow::ensure!(all.len() >= 25, "the document is not whole");
-    Ok(all)
-}
 
 /// What a project has: an id of each kind, and a word that is nobody else's business.
 struct Estate {
@@ -63,14 +39,6 @@ fn about<'a>(path: &str, estate: &'a Estate) -> anyhow::Result<Option<&'a str>> 
     })
 }
 
-async fn call(client: &Client, operation: &Operation, path: &str) -> anyhow::Result<Reply> {
-    let mut request = client.request(operation.method.clone(), path);
-    if operation.method == Method::POST {
-        request = request.json(&json!({}));
-    }
-    Client::send(request).await
-}
-
 async fn nobody_sees_what_is_anothers(mode: Mode) -> anyhow::Result<()> {
     let app = App::start(mode).await?;
     let (mine, other) = (
@@ -85,12 +53,12 @@ async fn nobody_sees_what_is_anothers(mode: Mode) -> anyhow::Result<()> {
         canary: "",
     };
     let mut tried = 0;
-    for operation in operations(app.client()).await? {
+    for operation in Operation::all(app.client()).await? {
         if operation.method == Method::GET && operation.path == "/v1/ws" {
             continue;
         }
         let Some(id) = about(&operation.path, &estate)? else {
-            let reply = call(&other.client, &operation, &operation.path).await?;
+            let reply = operation.call(&other.client, &operation.path).await?;
             let said = String::from_utf8_lossy(&reply.body);
             assert!(
                 !said.contains(estate.canary)
@@ -104,8 +72,8 @@ async fn nobody_sees_what_is_anothers(mode: Mode) -> anyhow::Result<()> {
         };
         let nobodys = about(&operation.path, &unknown)?.unwrap_or_default();
         let answers = [
-            call(&other.client, &operation, &operation.path.replace("{id}", id)).await?,
-            call(&other.client, &operation, &operation.path.replace("{id}", nobodys)).await?,
+            operation.call(&other.client, &operation.path.replace("{id}", id)).await?,
+            operation.call(&other.client, &operation.path.replace("{id}", nobodys)).await?,
         ];
         let [foreign, absent] =
             answers.map(|reply| (reply.status, String::from_utf8_lossy(&reply.body).into_owned()));
@@ -184,15 +152,15 @@ async fn every_operation_asks_for_its_scope(mode: Mode) -> anyhow::Result<()> {
         keys.push((scope.as_str(), app.tenant("acme", scope.as_str()).await?));
     }
     assert_eq!(keys[0].1.client.get("/v1/tasks").await?.status, 403, "it closes the door");
-    for operation in operations(app.client()).await? {
+    for operation in Operation::all(app.client()).await? {
         let path = operation.path.replace("{id}", "nothing");
         for (scope, tenant) in &keys {
-            let reply = call(&tenant.client, &operation, &path).await?;
+            let reply = operation.call(&tenant.client, &path).await?;
             let may = operation.scope.as_deref().is_none_or(|needed| needed == *scope);
             let refused = matches!(reply.status, 401 | 403);
             assert_eq!(may, !refused, "{} {path} with {scope}: {}", operation.method, reply.status);
         }
-        let stranger = call(app.client(), &operation, &path).await?.status;
+        let stranger = operation.call(app.client(), &path).await?.status;
         assert_eq!(stranger == 401, operation.scope.is_some(), "{} {path}: {stranger}", operation.method);
     }
     let mut socket = keys
