@@ -4,6 +4,7 @@
 mod bad_input;
 mod batch;
 mod browser;
+mod canary;
 mod cancel;
 mod figures;
 mod idempotency;

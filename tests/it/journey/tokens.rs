@@ -22,8 +22,8 @@ use tokio::{
 
 both_modes!(good_tokens_are_let_in, bad_tokens_are_all_refused_alike);
 
-const ISSUER: &str = "https://login.example.com/";
-const AUDIENCE: &str = "longhaul";
+pub(crate) const ISSUER: &str = "https://login.example.com/";
+pub(crate) const AUDIENCE: &str = "longhaul";
 
 /// A key of the provider.
 struct Signer {
