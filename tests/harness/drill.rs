@@ -6,7 +6,7 @@ use std::{fs::OpenOptions, io::Write};
 
 #[expect(clippy::disallowed_methods, reason = "scripts/drill tells the tests of itself")]
 fn file() -> Option<std::ffi::OsString> {
-    std::env::var_os("LONGHAUL_DRILL_FILE")
+    std::env::var_os("LONGHAUL_DRILL_FILE").filter(|file| !file.is_empty())
 }
 
 /// `full` under `scripts/drill`, else `small`.
