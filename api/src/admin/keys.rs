@@ -186,7 +186,8 @@ pub(crate) async fn list(app: App, Query(pairs): Query<Pairs>) -> Result<Respons
     request_body = Option<Rotation>,
     responses(
         (status = 201, description = "The new key.", body = KeyView),
-        (status = 404, description = "No such live key.", body = Wrapped),
+        (status = 404, description = "No such key.", body = Wrapped),
+        (status = 409, description = "It was revoked, or has expired.", body = Wrapped),
     )
 )]
 pub(crate) async fn rotate(
@@ -199,7 +200,11 @@ pub(crate) async fn rotate(
     let old: KeyId = id.parse().map_err(|_| missing(&id))?;
     let (actor, (key, new)) = (app.actor(), NewKey::generate());
     let made = app.backends.registry.rotate_key(&actor, old, &new, overlap);
-    let made = timeout(DEADLINE, made).await??.ok_or_else(|| missing(&id))?;
+    let Some(made) = timeout(DEADLINE, made).await?? else {
+        let ended = timeout(DEADLINE, app.backends.registry.key(old)).await??.is_some();
+        let conflict = || ApiError::Conflict("Cannot rotate a key that was revoked or has expired.".into());
+        return Err(if ended { conflict() } else { missing(&id) });
+    };
     Ok(shown(&KeyView::new(&made, Some(&key))))
 }
 

@@ -20,8 +20,8 @@ use tokio::time::timeout;
 #[serde(deny_unknown_fields)]
 #[schema(as = NewProject)]
 pub(crate) struct Wanted {
-    /// 1 to 64 of a-z, 0-9, _, - and ., starting with a letter or digit.
-    #[schema(pattern = "^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    /// 1 to 64 of a-z, 0-9, _, - and ., starting with a letter or digit, but not as ids do.
+    #[schema(pattern = "^(?!proj_)[a-z0-9][a-z0-9_.-]{0,63}$")]
     name: String,
 }
 
@@ -66,7 +66,8 @@ impl ProjectView {
 pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
     let Wanted { name } = parse::read(&bytes)?;
     if !Project::is_name(&name) {
-        let message = "'name' must have 1 to 64 of a-z, 0-9, _, - and ., starting with a letter or digit.";
+        let message = "'name' must have 1 to 64 of a-z, 0-9, _, - and ., starting with a letter or digit, but not \
+                       with proj_.";
         return Err(ApiError::invalid("name", message));
     }
     let actor = app.actor();

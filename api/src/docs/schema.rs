@@ -4,7 +4,7 @@ use serde_json::Value;
 use shared::task::{Relay, State};
 use utoipa::openapi::{
     Array, Object, Ref, RefOr, Schema,
-    schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type},
+    schema::{AdditionalProperties, AnyOf, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type},
 };
 
 /// Text that can be stored: U+0000 cannot.
@@ -160,8 +160,9 @@ pub(crate) fn requests() -> Array {
     ArrayBuilder::new().items(item).max_items(Some(1_000)).description(Some(text)).build()
 }
 
-/// The seq of an event, or −1: before all of them.
-pub(crate) fn seq() -> Object {
+/// The seq of an event, or −1: before all of them. Clients who have none yet may say so by nothing.
+pub(crate) fn seq() -> AnyOf {
     let whole = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
-    whole.minimum(Some(-1)).maximum(Some(crate::stream::SEQ_MAX)).build()
+    let whole = whole.minimum(Some(-1)).maximum(Some(crate::stream::SEQ_MAX));
+    AnyOfBuilder::new().item(whole).item(text().max_length(Some(0))).build()
 }

@@ -170,6 +170,9 @@ pub trait Registry: Send + Sync {
     /// Makes a key. `None`: there is no such project.
     async fn create_key(&self, actor: &str, key: &NewKey, grant: &Grant) -> Result<Option<Key>>;
 
+    /// The key of that id, ended or not.
+    async fn key(&self, id: KeyId) -> Result<Option<Key>>;
+
     /// Makes a key with the grant of a live one, which ends after `overlap` at the latest. `None`: there is no such live key.
     async fn rotate_key(
         &self,

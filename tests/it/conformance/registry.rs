@@ -100,6 +100,9 @@ async fn rotation_overlaps(registry: &dyn Registry) {
     let (_, third) = NewKey::generate();
     let late = registry.rotate_key("tester", old.id, &third, overlap).await.expect("rotate");
     assert_eq!(late, None, "it has ended");
+    let found = registry.key(old.id).await.expect("key").map(|key| (key.id, key.name));
+    assert_eq!(found, Some((old.id, before.name)), "it is known all the same");
+    assert_eq!(registry.key(KeyId::new()).await.expect("key"), None);
     assert_eq!(acts_on(registry, &old.id.to_string()).await, ["key.rotate", "key.create"]);
 }
 

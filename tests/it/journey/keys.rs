@@ -159,6 +159,8 @@ async fn what_an_admin_does_is_written_down(mode: Mode) -> anyhow::Result<()> {
     let revoke = format!("/v1/admin/keys/{}/revoke", tenant.id);
     assert!(admin.client.post(&revoke, &json!({})).await?.expect(200)?["revoked_at"].is_number());
     assert_eq!(rotated.client.task(&id).await?["id"], id.as_str());
+    let late = admin.client.post(&format!("/v1/admin/keys/{}/rotate", tenant.id), &json!({})).await?;
+    assert_eq!(late.expect(409)?["error"]["code"], "conflict", "it is there, and has ended");
     let listed = admin.client.get("/v1/admin/keys").await?.expect(200)?;
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(3));
     let log = admin.client.get("/v1/admin/audit").await?.expect(200)?;

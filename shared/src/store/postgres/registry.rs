@@ -176,6 +176,13 @@ impl Registry for PostgresStore {
         row.as_ref().map(key).transpose()
     }
 
+    async fn key(&self, id: KeyId) -> Result<Option<Key>> {
+        let sql = "select k.*, p.name as project_name from api_keys k join projects p on p.id = k.project where k.id = $1";
+        let query = sqlx::query(sql).bind(id.0);
+        let row = within(VERB, async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
+        row.as_ref().map(key).transpose()
+    }
+
     async fn rotate_key(
         &self,
         actor: &str,

@@ -269,6 +269,11 @@ impl Registry for SqliteStore {
         self.write(move |db, now| create_key(db, now, doing, new, grant).boxed()).await
     }
 
+    async fn key(&self, id: KeyId) -> store::Result<Option<Key>> {
+        let query = sqlx::query(keys!("where k.id = ?1")).bind(id.0);
+        self.read(|db| async move { query.fetch_optional(db).await?.as_ref().map(key).transpose() }).await
+    }
+
     async fn rotate_key(
         &self,
         actor: &str,
