@@ -36,7 +36,7 @@ pub use operations::Operation;
 pub use postgres::Postgres;
 pub use process::{Process, free_address, output, program};
 pub use proxy::{Fault, FaultProxy};
-pub use services::{Redis, available, failpoints, fresh_database};
+pub use services::{Redis, available, failpoints, foreign, fresh_database};
 pub use simulator::Outage;
 pub use stream::{SseEvent, Watch};
 pub use tenant::Tenant;

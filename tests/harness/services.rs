@@ -36,9 +36,21 @@ pub fn available() -> bool {
 pub(crate) fn found_or_skipped(found: bool, missing: &str, remedy: &str) -> bool {
     assert!(found || env("CI").is_none(), "{missing}: CI must test this ({remedy})");
     if !found {
-        skipped("no Postgres and Redis");
+        skipped(missing);
     }
     found
+}
+
+/// A program that `scripts/clients` brings. Without it its tests are skipped with a line on stderr, in CI they fail.
+///
+/// # Panics
+/// In CI, if it is not there.
+#[must_use]
+pub fn foreign(program: &str) -> Option<PathBuf> {
+    let path = env("LONGHAUL_TEST_CLIENTS").map(|folder| Path::new(&folder).join(program));
+    let path = path.filter(|path| path.exists());
+    found_or_skipped(path.is_some(), &format!("no {program}"), "use scripts/test");
+    path
 }
 
 /// Whether processes can be killed at named places. Without them such tests are skipped with a line on stderr, in CI they fail.

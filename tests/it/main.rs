@@ -6,6 +6,9 @@ mod conformance;
 /// What a client sees, in both modes.
 mod journey;
 
+/// What clients that others have made say of it.
+mod clients;
+
 /// What survives when processes and services die.
 mod crash;
 
