@@ -3,7 +3,8 @@
 use crate::{
     error::{ApiError, Wrapped},
     fetch::{DEADLINE, DEADLINE_BODY, patiently},
-    lines::{self, Fault, GoodLine, LINES_MAX, WantedBatch},
+    few::Few,
+    lines::{self, Fault, GoodLine, WantedBatch},
     list::{self, List, Pairs},
     metadata,
     parse::{self, JsonBody, MaybeJson},
@@ -173,10 +174,7 @@ fn requests<'b, 'a>(wanted: &'b WantedBatch<'a>) -> Result<&'b [&'a RawValue], A
             code: "missing_required_parameter",
             param: Some("requests".into()),
         }),
-        (Some(requests), None) if requests.len() > LINES_MAX => {
-            Err(ApiError::invalid("requests", format!("'requests' may have at most {LINES_MAX} entries.")))
-        }
-        (Some(requests), None) => Ok(requests),
+        (Some(Few(requests)), None) => Ok(requests),
     }
 }
 

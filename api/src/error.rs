@@ -10,7 +10,9 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use shared::{batcher::Closed, identity::Scope, input, objects, store, task::RequestId, task::TaskError};
+use shared::{
+    batcher::Closed, identity::Scope, input, objects, redact::elide, store, task::RequestId, task::TaskError,
+};
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 type Cause = Arc<dyn StdError + Send + Sync>;
@@ -112,6 +114,9 @@ pub(crate) enum ApiError {
     /// The body is not declared as JSON.
     #[error("send the body as content-type: application/json")]
     MediaType,
+    /// The body is compressed. Nothing that a stranger sends is expanded.
+    #[error("send the body as it is, without a content-encoding")]
+    Encoding,
     /// An idempotency key that stands for another request.
     #[error("this Idempotency-Key was used for another request: use a new key for a new request")]
     KeyReused,
@@ -169,6 +174,10 @@ impl ApiError {
             Self::Gone { code, .. } => (S::GONE, INVALID, *code, None),
             Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", None),
             Self::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type", None),
+            Self::Encoding => {
+                let param = Some("Content-Encoding");
+                (S::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_content_encoding", param)
+            }
             Self::KeyReused => {
                 (S::UNPROCESSABLE_ENTITY, INVALID, "idempotency_key_reused", Some("Idempotency-Key"))
             }
@@ -185,7 +194,7 @@ impl ApiError {
     pub(crate) fn envelope(&self) -> Envelope<'_> {
         let parts = self.parts();
         Envelope {
-            message: self.to_string(),
+            message: elide(self.to_string()),
             r#type: parts.kind,
             param: parts.param,
             code: Some(parts.code),
@@ -217,7 +226,7 @@ impl ApiError {
                 r#type: "about:blank",
                 title: parts.status.canonical_reason().unwrap_or("error"),
                 status: parts.status.as_u16(),
-                detail: self.to_string(),
+                detail: elide(self.to_string()),
                 code: parts.code,
                 param: parts.param,
                 request_id,
@@ -263,10 +272,11 @@ impl ApiError {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
             Self::Full(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10")),
-            // The rest of the body is still on its way: it is not worth reading.
+            // The rest of the body may still be on its way: it is not worth more reading.
             Self::TooLarge { .. } | Self::Slow => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"))
             }
+            Self::Encoding => headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             _ => None,
         };
     }

@@ -4,7 +4,9 @@
 //! need neither: they are the same everywhere and show nothing of anybody's.
 
 use crate::{
-    browser, docs,
+    browser,
+    discard::discard,
+    docs,
     error::{ApiError, PROBLEM, Verbatim},
     limits::{self, Allowance},
     routes::{self, Needs},
@@ -41,7 +43,10 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
             allowance = admitted;
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            discard(request).await;
+            error.into_response()
+        }
     };
     let tokens = response.extensions().get::<Allowance>().copied();
     let mut response = rendered(response, request_id, problem);
@@ -90,6 +95,7 @@ fn rendered(response: Response, request_id: RequestId, problem: bool) -> Respons
     let error = match (own, response.status()) {
         (Some(error), _) => error,
         (None, StatusCode::METHOD_NOT_ALLOWED) if !verbatim => ApiError::Method,
+        (None, StatusCode::NOT_FOUND) if !verbatim => routes::nowhere(),
         (None, StatusCode::BAD_REQUEST | StatusCode::UPGRADE_REQUIRED) if !verbatim => ApiError::Invalid {
             message: "the path, the query or the headers are not well formed for this path".into(),
             code: "invalid_request",

@@ -1,6 +1,6 @@
 //! The lines of a batch: checked all together, so that the client hears of every fault at once. Pure.
 
-use crate::{docs::schema, error::ApiError, parse, wanted::model_of};
+use crate::{docs::schema, error::ApiError, few::Few, metadata::Metadata, parse, wanted::model_of};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::input::Refusal;
@@ -31,7 +31,7 @@ pub(crate) struct WantedBatch<'a> {
     /// 1 to 1,000 requests.
     #[serde(default, borrow)]
     #[schema(schema_with = schema::requests, required)]
-    pub(crate) requests: Option<Vec<&'a RawValue>>,
+    pub(crate) requests: Option<Few<&'a RawValue, LINES_MAX>>,
     /// Files are not supported yet: send `requests`.
     #[serde(default)]
     #[schema(schema_with = schema::nothing)]
@@ -39,7 +39,7 @@ pub(crate) struct WantedBatch<'a> {
     /// As of tasks.
     #[serde(default)]
     #[schema(schema_with = schema::metadata)]
-    pub(crate) metadata: Option<std::collections::BTreeMap<String, String>>,
+    pub(crate) metadata: Option<Metadata>,
 }
 
 /// One request of a batch.

@@ -3,6 +3,7 @@
 use crate::{
     error::{ApiError, Wrapped},
     fetch::{DEADLINE, patiently},
+    metadata::METADATA_MAX,
     parse::nearest,
     state::App,
     view::{self, Beside, TaskView},
@@ -164,6 +165,11 @@ fn query(pairs: &Pairs) -> Result<ListQuery, ApiError> {
             "limit" => query.limit = limit(value)?,
             "after" => query.after = Some(value.parse::<TaskId>().map_err(|_| unknown_cursor(value))?),
             _ => match name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
+                // No task has more, and every one costs the database something.
+                Some(_) if query.metadata.len() == METADATA_MAX => {
+                    let message = format!("'metadata' may have at most {METADATA_MAX} pairs.");
+                    return Err(ApiError::invalid("metadata", message));
+                }
                 Some(key) => {
                     let pair = storable(key).zip(storable(value));
                     query.metadata.push(pair.ok_or_else(|| invalid("without U+0000"))?);

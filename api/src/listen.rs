@@ -1,10 +1,11 @@
 //! The accept loop: what the framework's own leaves open is closed here.
 //!
 //! A connection has `header_timeout` for its first request's head and `idle_timeout` for later ones, so that a caller who says
-//! nothing holds nothing for long; a TLS handshake has as long again. At most `connections_max` are open; more wait in the kernel's backlog. On `stop` the door
-//! closes at once, running requests have `grace`, and what is left is dropped.
+//! nothing holds nothing for long; a TLS handshake has as long again. A body has to arrive ([`crate::slow_body`]), and an answer has to
+//! be taken: the kernel ends a connection whose other end has taken nothing for `write_timeout`. At most `connections_max` are open;
+//! more wait in the kernel's backlog. On `stop` the door closes at once, running requests have `grace`, and what is left is dropped.
 
-use crate::{gate::Peer, tls::Tls};
+use crate::{gate::Peer, slow_body::SlowBody, tls::Tls};
 use axum::{Router, body::Body};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -12,6 +13,8 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use shared::config;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -42,7 +45,7 @@ pub(crate) async fn listen(
     let server = Arc::new(server(api));
     let mut connections = JoinSet::new();
     loop {
-        let next = accept(&listener, &permits);
+        let next = accept(&listener, &permits, api.write_timeout);
         let (stream, peer, permit) = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
@@ -56,13 +59,13 @@ pub(crate) async fn listen(
             },
         };
         let (server, router, stop) = (server.clone(), router.clone(), stop.clone());
-        let first_head = api.header_timeout;
+        let patience = Patience { first_head: api.header_timeout, body: api.body_timeout };
         let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {
             match acceptor {
-                None => connection(&server, router, stream, peer, first_head, stop).await,
-                Some(acceptor) => match timeout(first_head, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(&server, router, stream, peer, first_head, stop).await,
+                None => connection(&server, router, stream, peer, patience, stop).await,
+                Some(acceptor) => match timeout(patience.first_head, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(&server, router, stream, peer, patience, stop).await,
                     failed => {
                         let error = failed.ok().and_then(Result::err);
                         tracing::debug!(%peer, ?error, "no TLS with this caller");
@@ -83,16 +86,30 @@ pub(crate) async fn listen(
     }
 }
 
+/// How long a caller may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    first_head: Duration,
+    body: Duration,
+}
+
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// The permit comes first: a connection that cannot be served stays with the kernel.
 ///
 /// # Cancel safety
 /// Dropping the future loses nothing.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Accepted> {
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    write_timeout: Duration,
+) -> io::Result<Accepted> {
     let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    // Only the kernel sees whether the other end takes what was written, be it a byte.
+    #[cfg(target_os = "linux")]
+    SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout))?;
     Ok((stream, peer, permit))
 }
 
@@ -113,18 +130,18 @@ async fn connection(
     router: Router,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
-    first_head: Duration,
+    patience: Patience,
     stop: CancellationToken,
 ) {
     let begun = CancellationToken::new();
     let service = service_fn(|mut request: http::Request<Incoming>| {
         begun.cancel();
         request.extensions_mut().insert(Peer(peer));
-        router.clone().call(request.map(Body::new))
+        router.clone().call(request.map(|body| Body::new(SlowBody::new(body, patience.body))))
     });
     let mut serving = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let silent = async {
-        if timeout(first_head, begun.cancelled()).await.is_ok() {
+        if timeout(patience.first_head, begun.cancelled()).await.is_ok() {
             std::future::pending::<()>().await;
         }
     };

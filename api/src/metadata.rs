@@ -1,16 +1,19 @@
 //! The pairs that clients may give to tasks and batches. Pure.
 
-use crate::error::ApiError;
-use std::{collections::BTreeMap, sync::Arc};
+use crate::{error::ApiError, few::Pairs};
+use std::sync::Arc;
+
+/// Pairs at most.
+pub(crate) const METADATA_MAX: usize = 16;
+
+/// A client's pairs.
+pub(crate) type Metadata = Pairs<METADATA_MAX>;
 
 /// Metadata as JSON.
 ///
 /// # Errors
 /// 400 that names the pair and its limit.
-pub(crate) fn check(pairs: &BTreeMap<String, String>) -> Result<Arc<str>, ApiError> {
-    if pairs.len() > 16 {
-        return Err(ApiError::invalid("metadata", "'metadata' may have at most 16 pairs."));
-    }
+pub(crate) fn check(Pairs(pairs): &Metadata) -> Result<Arc<str>, ApiError> {
     for (key, value) in pairs {
         let fault = if key.is_empty() || key.chars().count() > 64 {
             "keys must have 1 to 64 characters"

@@ -3,9 +3,15 @@
 //! A body is parsed without looking where in it the parser stands; only when that fails is it parsed again, slower, to name
 //! the place.
 
-use crate::{error::ApiError, state::Shared};
+use crate::{
+    discard::{discard, discard_rest},
+    error::ApiError,
+    shape::{self, DEPTH_MAX, Fault, TEXT_MAX},
+    slow_body::is_too_slow,
+    state::Shared,
+};
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{FromRequest, Request},
 };
 use bytes::{Bytes, BytesMut};
@@ -17,13 +23,17 @@ use serde::{
 };
 use serde_json::error::Category;
 use shared::{
-    redact::without_value,
+    redact::{elide, without_value},
     task::{BatchId, TaskId},
 };
-use std::time::Duration;
 
-/// Longest silence inside a body.
-const BODY_IDLE: Duration = Duration::from_secs(10);
+/// Bytes of a name at most that may be a typing error for another.
+const NAME_MAX: usize = 64;
+
+/// A body without a length that has made this many bytes is given room for as many more as there are in [`STEP`]: what grows by
+/// doubling is there three times while it is moved.
+const STEP_FROM: usize = 1 << 20;
+const STEP: usize = 16 << 20;
 
 /// Up to here a floating point number is exactly one whole number.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -39,9 +49,10 @@ impl FromRequest<Shared> for JsonBody {
 
     async fn from_request(request: Request, app: &Shared) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
+            discard(request).await;
             return Err(ApiError::MediaType);
         }
-        collect(request.into_body(), app.config.api.body_bytes_max).await.map(Self)
+        collect(request, app).await.map(Self)
     }
 }
 
@@ -50,7 +61,7 @@ impl FromRequest<Shared> for MaybeJson {
 
     async fn from_request(request: Request, app: &Shared) -> Result<Self, ApiError> {
         let declared = is_json(request.headers());
-        let body = collect(request.into_body(), app.config.api.body_bytes_max).await?;
+        let body = collect(request, app).await?;
         // Some clients write down that there is nothing.
         match (matches!(body.trim_ascii(), b"" | b"null"), declared) {
             (true, _) => Ok(Self(None)),
@@ -68,34 +79,68 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
 }
 
-/// The whole body, if it is no longer than `limit`.
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Whether the body is what it says, and not something that would have to be expanded first.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The whole body, if it is no longer than we take.
+async fn collect(request: Request, app: &Shared) -> Result<Bytes, ApiError> {
+    let (parts, mut body) = request.into_parts();
+    let limit = app.config.api.body_bytes_max;
+    let collected = match is_plain(&parts.headers) {
+        true => take(&mut body, limit).await,
+        false => Err(ApiError::Encoding),
+    };
+    if matches!(collected, Err(ApiError::Encoding | ApiError::TooLarge { .. })) {
+        discard_rest(&parts, body).await;
+    }
+    collected
+}
+
+async fn take(body: &mut Body, limit: usize) -> Result<Bytes, ApiError> {
     let too_large = ApiError::TooLarge { limit };
-    if hyper::body::Body::size_hint(&body).lower() > limit as u64 {
+    let known = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if known > limit {
         return Err(too_large);
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| ApiError::Slow)?;
-        let Some(frame) = frame else { break };
-        let broken =
-            |_| ApiError::Invalid { message: "the body broke off".into(), code: "invalid_body", param: None };
-        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        let Some(frame) = body.frame().await else { break };
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
         if first.len().max(rest.len()) + data.len() > limit {
             return Err(too_large);
         }
         // A body usually comes in one piece, which then needs no copy.
         if first.is_empty() && rest.is_empty() {
             first = data;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&first);
-            }
-            rest.extend_from_slice(&data);
+            continue;
         }
+        if rest.is_empty() {
+            // Memory that is only reserved costs nothing until something comes.
+            rest.reserve(known.max(first.len()));
+            rest.extend_from_slice(&first);
+        }
+        if rest.capacity() - rest.len() < data.len() {
+            let step = if rest.len() < STEP_FROM { rest.len() } else { STEP.max(rest.len()) };
+            rest.reserve(step.min(limit - rest.len()).max(data.len()));
+        }
+        rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+fn broken(error: &axum::Error) -> ApiError {
+    match is_too_slow(error) {
+        true => ApiError::Slow,
+        false => {
+            ApiError::Invalid { message: "the body broke off".into(), code: "invalid_body", param: None }
+        }
+    }
 }
 
 /// Parses a body.
@@ -103,7 +148,19 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
 /// # Errors
 /// 400 that names the line and column of malformed JSON, or the path of the field that does not fit.
 pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
+    shape::check(json).map_err(misshapen)?;
     read_at(json, "")
+}
+
+fn misshapen(fault: Fault) -> ApiError {
+    let (code, message) = match fault {
+        Fault::Deep => ("json_too_deep", format!("the body is nested deeper than {DEPTH_MAX} levels")),
+        Fault::Long => ("invalid_value", format!("a text outside of 'body' is longer than {TEXT_MAX} bytes")),
+        Fault::Half => {
+            ("invalid_json", "the body is not well-formed JSON: an escape stands for half a character".into())
+        }
+    };
+    ApiError::Invalid { message, code, param: None }
 }
 
 /// As [`read`], for a part of the body that is found at `prefix`.
@@ -157,9 +214,10 @@ fn join(parent: &str, child: &str) -> String {
 
 /// Says in our words what the parser says in its own.
 fn explain(path: &str, error: &serde_json::Error) -> ApiError {
-    let text = error.to_string();
+    let text = elide(error.to_string());
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let text = &*without_value(text);
+    let path = &elide(path.to_owned());
     let place = if path.is_empty() { "the body".to_owned() } else { format!("'{path}'") };
     let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let (message, code, param) = if text.starts_with("missing field") {
@@ -171,6 +229,9 @@ fn explain(path: &str, error: &serde_json::Error) -> ApiError {
         let param = if path.rsplit('.').next() == Some(name) { path.to_owned() } else { join(path, name) };
         let hint = nearest(name, known).map_or_else(String::new, |near| format!(" Did you mean '{near}'?"));
         (format!("Unknown parameter: '{param}'.{hint}"), "unknown_parameter", param)
+    } else if text.starts_with("duplicate field") {
+        let param = join(path, quoted(text).first().map_or("", String::as_str));
+        (format!("Duplicate parameter: '{param}'."), "duplicate_parameter", param)
     } else if let Some(what) = text.strip_prefix("invalid type: ") {
         (format!("Invalid type for {place}: {what}."), "invalid_type", path.to_owned())
     } else {
@@ -185,6 +246,10 @@ fn explain(path: &str, error: &serde_json::Error) -> ApiError {
 
 /// The known name that a typing error is most likely to have come from.
 pub(crate) fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+    // What this costs grows with the length of both.
+    if name.len() > NAME_MAX {
+        return None;
+    }
     let scored =
         known.iter().map(|known| (strsim::damerau_levenshtein(name, known.as_ref()), known.as_ref()));
     scored.filter(|(distance, known)| *distance <= known.len() / 3 + 1).min().map(|(_, known)| known)

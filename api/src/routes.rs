@@ -112,6 +112,11 @@ pub(crate) fn routed(path: &str) -> String {
     path.replace("/v1/models/{id}", "/v1/models/{*id}")
 }
 
+/// The answer to a path that is not there.
+pub(crate) fn nowhere() -> ApiError {
+    ApiError::not_found("No such path: GET /openapi.json lists those that there are.")
+}
+
 /// The routes with the gate around them.
 pub(crate) fn router(app: Shared) -> Router {
     let routes =
@@ -119,7 +124,7 @@ pub(crate) fn router(app: Shared) -> Router {
     let cors = browser::cors(&app.config.api);
     let routes = routes
         .merge(docs::pages())
-        .fallback(async || ApiError::not_found("No such path: GET /openapi.json lists those that there are."))
+        .fallback(async || nowhere())
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(app.clone(), gate::gate))
         .with_state(app);

@@ -105,6 +105,7 @@ async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> V
         )),
         (status = 200, description = "Finished within the wait.", body = TaskView),
         (status = 404, description = "No upstream serves the model.", body = Wrapped),
+        (status = 408, description = "The body came too slowly.", body = Wrapped),
         (status = 409, description = "A request with this idempotency key is under way: repeat.", body = Wrapped),
         (status = 422, description = "The idempotency key was used for another request.", body = Wrapped),
         (status = 507, description = "The database is out of space: repeat when there is room.", body = Wrapped),
@@ -281,16 +282,17 @@ async fn commit_one(app: &App, new: NewTask) -> Result<Submitted, ApiError> {
 
 /// The idempotency key of a request: with quotes, as the draft wants it, or without, as most clients send it.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let key = match text.strip_prefix('"') {
         Some(rest) => rest.strip_suffix('"').unwrap_or_default(),
         None => text,
     };
-    if (1..=255).contains(&key.len()) {
+    if (1..=255).contains(&key.len()) && values.next().is_none() {
         return Ok(Some(key.to_owned()));
     }
-    Err(ApiError::invalid("Idempotency-Key", "'Idempotency-Key' must have 1 to 255 ASCII characters."))
+    Err(ApiError::invalid("Idempotency-Key", "'Idempotency-Key' must be one of 1 to 255 ASCII characters."))
 }
 
 /// The patience of RFC 7240: `Prefer: respond-async, wait=10`.

@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, Query},
+    extract::{Path, Query, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -34,6 +34,14 @@ pub(crate) struct Look {
     wait: Option<f64>,
     until: Option<String>,
     include: Option<String>,
+}
+
+/// The library names the parameter in its sentence alone.
+fn ill_formed(error: &QueryRejection) -> ApiError {
+    let text = error.body_text();
+    let mut parts = text.splitn(3, ": ").skip(1);
+    let (name, why) = (parts.next().unwrap_or("query"), parts.next().unwrap_or("not well formed"));
+    ApiError::invalid(name, format!("Invalid value for '{name}': {why}."))
 }
 
 /// Get a task.
@@ -60,11 +68,11 @@ pub(crate) struct Look {
 pub(crate) async fn get(
     app: App,
     Path(id): Path<String>,
-    query: Result<Query<Look>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<Look>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = parse::task_id(&id)?;
-    let look = query.map_err(|error| ApiError::invalid("query", error.body_text()))?.0;
+    let look = query.map_err(|error| ill_formed(&error))?.0;
     let until = look.until.as_deref().map_or(Ok(Until::Terminal), Until::parse)?;
     let wants_input = match look.include.as_deref() {
         None => false,

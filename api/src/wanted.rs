@@ -3,7 +3,7 @@
 use crate::{
     docs::schema,
     error::ApiError,
-    metadata,
+    metadata::{self, Metadata},
     parse::{self, nearest, read, read_at},
 };
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use shared::{
     config::Config,
     task::{Backoff, Fingerprint, Policy, QueueName, Relay},
 };
-use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::RangeInclusive, sync::Arc, time::Duration};
 
 const DAY_S: f64 = 86_400.0;
 
@@ -55,7 +55,7 @@ pub(crate) struct Wanted<'a> {
     /// Up to 16 pairs of your own: keys up to 64 characters, values up to 512.
     #[serde(default)]
     #[schema(schema_with = schema::metadata)]
-    metadata: Option<BTreeMap<String, String>>,
+    metadata: Option<Metadata>,
 }
 
 /// Time limits and retries; what is left out comes from the configuration.

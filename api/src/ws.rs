@@ -14,16 +14,18 @@ use crate::{
     submit::{self, Accepted},
     tasks,
     view::{self, Beside, TaskView},
+    ws_close::{Closed, WRITE_MAX, blame, farewell, show_out, write},
     ws_protocol::{self, Ask, SUBSCRIPTIONS_MAX, Say, Standing, Wish},
 };
 use axum::{
     extract::{
         WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket},
+        ws::{Message, WebSocket},
     },
     response::Response,
 };
 use bytes::Bytes;
+use futures_util::SinkExt;
 use serde_json::value::RawValue;
 use shared::{
     events::{Lagged, Subscription},
@@ -49,8 +51,6 @@ const OUTBOX: usize = 256;
 /// Topics of one socket that may read the database at once.
 const OPENINGS: usize = 8;
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Longest time for one write to the socket.
-const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause before a topic that could not be opened is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -93,9 +93,6 @@ struct Connection {
     openings: Arc<Semaphore>,
 }
 
-/// The socket is of no more use.
-struct Closed;
-
 impl Connection {
     fn new(app: App) -> Self {
         let (outbox, inbox) = mpsc::channel(OUTBOX);
@@ -136,8 +133,8 @@ impl Connection {
                     heard = Instant::now();
                     match message {
                         Some(Ok(message)) => self.hear(message, &mut socket).await,
-                        // Too large a message or a broken connection: the library has said what there is to say.
-                        Some(Err(_)) | None => Err(Closed),
+                        Some(Err(error)) => return blame(socket, error).await,
+                        None => Err(Closed),
                     }
                 }
             };
@@ -162,7 +159,10 @@ impl Connection {
                 let said = Say::Error { id: None, error: error.envelope() }.text();
                 return write(socket, Message::text(said)).await;
             }
-            Message::Close(_) => return Err(Closed),
+            // The library has an answer ready; whether it is heard changes nothing.
+            Message::Close(_) => {
+                return timeout(WRITE_MAX, socket.flush()).await.map_or(Err(Closed), |_| Err(Closed));
+            }
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
         };
         let (id, asked) = ws_protocol::parse(&text, self.app.project);
@@ -351,34 +351,5 @@ async fn follow_many(app: &App, wish: &Wish, mut ear: Subscription, outbox: &mps
             Ok(_) => {}
             Err(Lagged) => outbox.send(Say::Lagged { topic: &wish.name }.text()).await?,
         }
-    }
-}
-
-async fn write(socket: &mut WebSocket, message: Message) -> Result<(), Closed> {
-    match timeout(WRITE_MAX, socket.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Closed),
-    }
-}
-
-/// The credential has ended.
-async fn show_out(mut socket: WebSocket) {
-    let close = CloseFrame {
-        code: axum::extract::ws::close_code::POLICY,
-        reason: "the key or token has ended".into(),
-    };
-    if write(&mut socket, Message::Close(Some(close))).await.is_err() {
-        tracing::debug!("a socket was gone before its farewell");
-    }
-}
-
-/// The process ends: the client is told, and comes back to another one.
-async fn farewell(mut socket: WebSocket) {
-    let last = Say::Draining { reconnect_after_ms: 500 }.text();
-    let close = CloseFrame { code: axum::extract::ws::close_code::RESTART, reason: "draining".into() };
-    if write(&mut socket, Message::text(last)).await.is_ok()
-        && write(&mut socket, Message::Close(Some(close))).await.is_err()
-    {
-        tracing::debug!("a socket was gone before its farewell");
     }
 }

@@ -11,13 +11,22 @@ use crate::{
     sweep, telemetry,
 };
 use std::{
-    convert::Infallible, fmt, future::Future, io::Write, net::SocketAddr, process::ExitCode, sync::Arc,
+    convert::Infallible,
+    fmt,
+    future::Future,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
+
+/// Connections that may wait to be accepted: those of a burst beyond it are dropped by the kernel, whose own limit may be lower.
+const BACKLOG: u32 = 4096;
 
 /// The filter of log lines of a process that serves.
 pub const USUAL_LOG: &str = "info,sqlx=warn,hyper=warn,apalis=warn";
@@ -173,7 +182,15 @@ where
 /// # Errors
 /// Why it cannot be had.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| Failure::Listen(address, error))
+    bound(address).map_err(|error| Failure::Listen(address, error))
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Who starts again must not wait for connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Refuses to be reachable by strangers without a key that anybody could have.

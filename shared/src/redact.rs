@@ -45,6 +45,17 @@ pub fn without_value(complaint: &str) -> Cow<'_, str> {
     }
 }
 
+/// A text that repeats what a client has written, without its middle if that was long.
+#[must_use]
+pub fn elide(text: String) -> String {
+    const HALF: usize = 200;
+    if text.len() <= 2 * HALF {
+        return text;
+    }
+    let (head, tail) = (text.floor_char_boundary(HALF), text.ceil_char_boundary(text.len() - HALF));
+    format!("{}…{}", &text[..head], &text[tail..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

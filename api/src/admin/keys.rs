@@ -5,6 +5,7 @@ use crate::{
     docs::schema,
     error::{ApiError, Wrapped},
     fetch::DEADLINE,
+    few::Few,
     list::{self, List, Pairs},
     parse::{self, JsonBody, MaybeJson},
     state::App,
@@ -30,6 +31,9 @@ const LIFE_MAX: u64 = 10 * 366 * 86_400;
 /// Overlap of a rotation that names none.
 const OVERLAP: u64 = 86_400;
 
+/// Scopes that a caller may list; there are fewer.
+const SCOPES_MAX: usize = 16;
+
 /// A key that is wanted.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +47,7 @@ pub(crate) struct Wanted {
     name: String,
     /// What it may do: one or more of submit, read, batch, webhooks and admin.
     #[schema(schema_with = schema::scopes)]
-    scopes: Vec<String>,
+    scopes: Few<String, SCOPES_MAX>,
     /// Seconds after which it ends; without it, it lives until it is revoked.
     #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 1, maximum = 316224000)]
@@ -138,6 +142,7 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
     let wanted: Wanted = parse::read(&bytes)?;
     let scopes: Scopes = wanted
         .scopes
+        .0
         .iter()
         .map(|name| name.parse::<shared::identity::Scope>())
         .collect::<Result<_, _>>()

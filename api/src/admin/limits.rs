@@ -31,6 +31,7 @@ pub(crate) struct Limits {
     #[schema(minimum = 1, maximum = 1000000000)]
     queued_tasks: Option<u32>,
     /// Tasks that run at once; only a project has this one.
+    #[serde(default, deserialize_with = "parse::whole")]
     #[schema(minimum = 1, maximum = 1000000000)]
     concurrent_tasks: Option<u32>,
 }

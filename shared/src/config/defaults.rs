@@ -37,6 +37,8 @@ impl Config {
                 connections_max: 16_384,
                 header_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(75),
+                body_timeout: Duration::from_secs(20),
+                write_timeout: Duration::from_secs(20),
                 drain_delay: Duration::ZERO,
                 grace: Duration::from_secs(10),
             },

@@ -110,6 +110,10 @@ pub struct Api {
     pub header_timeout: Duration,
     /// Time a connection may stay without a request.
     pub idle_timeout: Duration,
+    /// Silence inside a request body, and time after which it must have come at the minimum rate.
+    pub body_timeout: Duration,
+    /// Time in which a client must take something of what was written to it.
+    pub write_timeout: Duration,
     /// After a signal to end: how long new connections are still taken, while `/readyz` already says no.
     pub drain_delay: Duration,
     /// Time for running requests at shutdown.

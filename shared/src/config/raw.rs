@@ -83,6 +83,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("api.connections_max", api.connections_max, Count(1, 1_000_000)),
     key!("api.header_timeout", api.header_timeout, SHORT),
     key!("api.idle_timeout", api.idle_timeout, SHORT),
+    key!("api.body_timeout", api.body_timeout, SHORT),
+    key!("api.write_timeout", api.write_timeout, SHORT),
     key!("api.drain_delay", api.drain_delay, Time(Duration::ZERO, DAY)),
     key!("api.grace", api.grace, SHORT),
     key!("jwt.issuer", jwt.issuer, Maybe(Text)),

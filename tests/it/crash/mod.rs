@@ -18,6 +18,7 @@ mod poison;
 mod postgres_away;
 mod redis_away;
 mod redis_forgets;
+mod slow_clients;
 mod sqlite;
 mod storm;
 mod throttled;
