@@ -1,16 +1,32 @@
 //! A client that repeats itself: one task per key, whatever it meets on the way.
 
 use super::both_modes;
-use harness::{App, Client, Mode, chat};
+use anyhow::Context;
+use harness::{App, Client, Mode, Reply, chat};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::task::JoinSet;
 
 both_modes!(a_key_stands_for_one_task, a_key_is_bound_to_its_request);
 
 fn task(prompt: &str) -> Value {
     json!({"endpoint": "/v1/chat/completions", "body": chat(prompt, json!({}))})
+}
+
+/// Sends it as clients do: again, while the first request with its key is not answered.
+async fn insistent(request: reqwest::RequestBuilder) -> anyhow::Result<Reply> {
+    loop {
+        let again = request.try_clone().context("a body that can be sent again")?;
+        let reply = Client::send(again).await?;
+        if reply.status != 409 || reply.json()?["error"]["code"] != "idempotency_key_under_way" {
+            return Ok(reply);
+        }
+        tokio::time::sleep(Duration::from_secs(reply.header("retry-after").parse()?)).await;
+    }
 }
 
 async fn a_key_stands_for_one_task(mode: Mode) -> anyhow::Result<()> {
@@ -21,7 +37,7 @@ async fn a_key_stands_for_one_task(mode: Mode) -> anyhow::Result<()> {
         let client = &app.apis[n % app.apis.len()];
         let request =
             client.request(Method::POST, "/v1/tasks").header("idempotency-key", &key).json(&task(&key));
-        submits.spawn(async move { anyhow::Ok((key, Client::send(request).await?)) });
+        submits.spawn(async move { anyhow::Ok((key, insistent(request).await?)) });
     }
     let mut answers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     while let Some(submitted) = submits.join_next().await {

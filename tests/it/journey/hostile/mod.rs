@@ -44,6 +44,9 @@ fn memory(pid: u32, name: &str) -> anyhow::Result<u64> {
 }
 
 async fn hostile_requests_are_refused_and_cost_nothing(mode: Mode) -> anyhow::Result<()> {
+    // One mode after the other: other tests want the processor as well.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _alone = ALONE.lock().await;
     let mut app = App::with(mode).env("LONGHAUL_API__BODY_TIMEOUT", "3s").start().await?;
     let pid = app.api_process(0).pid();
     let client = app.client().clone();
