@@ -1,8 +1,8 @@
 //! The named runs: which figures of which systems.
 
 use crate::{
-    measure::Measure::{self, Accept, Backlog, Idle, InFlight, Read, Relay, Slots, Steady, Through},
-    system::System::{self, Bullmq, Celery, Longhaul, LonghaulApalis, LonghaulEmbedded},
+    measure::Measure::{self, Accept, Backlog, Hostile, Idle, InFlight, Read, Relay, Slots, Steady, Through},
+    system::System::{self, Bullmq, Celery, Longhaul, LonghaulApalis, LonghaulEmbedded, LonghaulGuarded},
 };
 
 /// A named run.
@@ -32,6 +32,12 @@ pub(crate) const ALL: &[Profile] = &[
         about: "what grows: a backlog of 200,000, 4,000 calls in flight in one worker, token streams",
         systems: &[Longhaul],
         measures: &[Backlog, InFlight, Relay],
+    },
+    Profile {
+        name: "trust",
+        about: "what keys and limits cost, and what they are good for: one project that asks for ten times what there is",
+        systems: &[Longhaul, LonghaulGuarded],
+        measures: &[Accept, Read, Through, Hostile],
     },
     Profile {
         name: "all",

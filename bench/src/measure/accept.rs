@@ -14,7 +14,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     let mut figures = Figures::new();
     let cost = Cost::begin(&running).await?;
     let count = load.share(120_000);
-    let sent = send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, 202).await?;
+    let sent = send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, &[202]).await?;
     cost.end(&running, sent.took_ms.len(), &mut figures).await?;
     figures.insert("accepts_per_s".into(), sent.per_s());
     percentiles(&mut figures, "accept", sent.took_ms);

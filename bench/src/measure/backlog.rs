@@ -20,18 +20,18 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
 
     let (meanwhile, through) = (load.count(MEANWHILE), load.count(80_000));
     let since = now_ms();
-    let sent = send(running.api, &running.submit, (through, CONNECTIONS), Pace::Closed, 202).await?;
+    let sent = send(running.api, &running.submit, (through, CONNECTIONS), Pace::Closed, &[202]).await?;
     percentiles(&mut figures, "empty_accept", sent.took_ms);
     all_done(&running).await?;
     let empty = done_per_s(&running, since, through).await?;
 
     running.stop_workers().await?;
     let (waiting, since) = (load.count(WAITING), now_ms());
-    send(running.api, &running.submit, (waiting, CONNECTIONS), Pace::Closed, 202).await?;
+    send(running.api, &running.submit, (waiting, CONNECTIONS), Pace::Closed, &[202]).await?;
     running.rows.settle().await?;
     running.add_worker().await?;
     let cost = Cost::begin(&running).await?;
-    let sent = send(running.api, &running.submit, (meanwhile, CONNECTIONS), Pace::Closed, 202).await?;
+    let sent = send(running.api, &running.submit, (meanwhile, CONNECTIONS), Pace::Closed, &[202]).await?;
     percentiles(&mut figures, "drain_accept", sent.took_ms);
     all_done(&running).await?;
     let all = waiting + meanwhile;

@@ -28,8 +28,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
         let ended = news.completed().await?;
         ensure!(ended == task, "{ended} ended instead of {task}");
         let told = ms();
-        let get = format!("GET {}{task} HTTP/1.1\r\nhost: {}\r\n\r\n", running.path, running.api);
-        let answer = connection.call(get.as_bytes()).await?;
+        let answer = connection.call(&running.get(&task)).await?;
         ensure!(shows(answer.body), "no answer in {}", String::from_utf8_lossy(answer.body));
         fetched.push(ms());
         visible.push(if load.system.is_longhaul() { told } else { ms() });

@@ -22,7 +22,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     let mut figures = Figures::new();
     let (cost, since) = (Cost::begin(&running).await?, now_ms());
     let work = async {
-        send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, 202).await?;
+        send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, &[202]).await?;
         all_done(&running).await
     };
     let mut work = Box::pin(work);

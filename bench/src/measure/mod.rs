@@ -5,6 +5,7 @@
 mod accept;
 mod backlog;
 mod cost;
+mod hostile;
 mod idle;
 mod in_flight;
 mod read;
@@ -47,6 +48,8 @@ pub(crate) enum Measure {
     InFlight,
     /// Token streams, each with a watcher.
     Relay,
+    /// One project asks for ten times what there is: what another one feels.
+    Hostile,
 }
 
 impl fmt::Display for Measure {
@@ -59,7 +62,10 @@ impl Measure {
     /// Whether this system can be asked for it.
     pub(crate) fn suits(self, system: System) -> bool {
         match self {
-            Self::Relay => system.is_longhaul(),
+            Self::Relay => system.is_longhaul() && system != System::LonghaulGuarded,
+            Self::Hostile => system == System::LonghaulGuarded,
+            // They are followed without a key.
+            Self::Idle => system != System::LonghaulGuarded,
             // An embedded process cannot be without its worker.
             Self::Backlog => system.is_longhaul() && system != System::LonghaulEmbedded,
             // Threads by the thousand thrash.
@@ -85,6 +91,7 @@ pub(crate) async fn run(measure: Measure, system: System, scale: f64) -> anyhow:
         Measure::Backlog => backlog::run(load).await,
         Measure::InFlight => in_flight::run(load).await,
         Measure::Relay => relay::run(load).await,
+        Measure::Hostile => hostile::run(load).await,
     }
 }
 
@@ -133,7 +140,7 @@ fn now_ms() -> f64 {
 
 /// Opens pools, compiles what is compiled late, and lets the pages of the start be written.
 async fn warm_up(running: &Running, tasks: u32, works: bool) -> anyhow::Result<()> {
-    send(running.api, &running.submit, (tasks, CONNECTIONS), Pace::Closed, 202).await?;
+    send(running.api, &running.submit, (tasks, CONNECTIONS), Pace::Closed, &[202]).await?;
     if works {
         all_done(running).await?;
     }

@@ -16,7 +16,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     let mut figures = Figures::new();
     let count = load.count(40 * USUAL.slots);
     let (cost, since) = (Cost::begin(&running).await?, now_ms());
-    send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, 202).await?;
+    send(running.api, &running.submit, (count, CONNECTIONS), Pace::Closed, &[202]).await?;
     all_done(&running).await?;
     cost.end(&running, count as usize, &mut figures).await?;
     let lives = running.rows.done(since).await?;

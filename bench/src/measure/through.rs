@@ -27,7 +27,7 @@ pub(super) async fn run(load: Load, way: Way) -> anyhow::Result<Figures> {
         Way::Flood => (load.share(80_000), Pace::Closed),
     };
     let (cost, since) = (Cost::begin(&running).await?, now_ms());
-    let sent = send(running.api, &running.submit, (count, CONNECTIONS), pace, 202).await?;
+    let sent = send(running.api, &running.submit, (count, CONNECTIONS), pace, &[202]).await?;
     all_done(&running).await?;
     cost.end(&running, sent.took_ms.len(), &mut figures).await?;
     let lives = running.rows.done(since).await?;

@@ -2,6 +2,7 @@
 
 use super::{ModelServer, Running, Wish, chat, logs, post};
 use crate::{gauge::rows::Rows, load::follow::Follow};
+use anyhow::Context;
 use harness::{Process, Redis, free_address, fresh_database, program};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -10,10 +11,61 @@ use tokio::net::TcpStream;
 const PATH: &str = "/v1/tasks/";
 
 /// Without `policy.events`, tasks of the default queue are streamed; peers call the model unstreamed, and so does this by default.
-fn submit(api: SocketAddr, wish: Wish) -> Vec<u8> {
+fn submit(api: SocketAddr, wish: Wish, key: Option<&String>) -> Vec<u8> {
     let events = if wish.deltas { "deltas" } else { "lifecycle" };
     let task = json!({"endpoint": "/v1/chat/completions", "policy": {"events": events}, "body": chat()});
-    post("/v1/tasks", api, &task.to_string())
+    post("/v1/tasks", api, key, &task.to_string())
+}
+
+/// Limits of callers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Requests of a project in a minute.
+    pub(crate) requests: u32,
+    /// Its tasks that may wait.
+    pub(crate) waiting: u32,
+    /// Its tasks that may run at once.
+    pub(crate) running: u32,
+}
+
+impl Limits {
+    /// Nobody reaches them: they are only looked after.
+    pub(super) const WIDE: Self =
+        Self { requests: 1_000_000_000, waiting: 1_000_000_000, running: 1_000_000 };
+
+    /// Of all kinds; what is not named is wide.
+    fn env(self) -> [(String, String); 7] {
+        let wide = 1_000_000_000;
+        [
+            ("PROJECT_REQUESTS_PER_MINUTE", self.requests),
+            ("PROJECT_TOKENS_PER_MINUTE", wide),
+            ("PROJECT_QUEUED_TASKS", self.waiting),
+            ("PROJECT_CONCURRENT_TASKS", self.running),
+            ("KEY_REQUESTS_PER_MINUTE", wide),
+            ("KEY_TOKENS_PER_MINUTE", wide),
+            ("IP_REQUESTS_PER_MINUTE", wide),
+        ]
+        .map(|(name, limit)| (format!("LONGHAUL_LIMITS__{name}"), limit.to_string()))
+    }
+}
+
+/// A key of a new project of this name.
+async fn key(database: &str, project: &str) -> anyhow::Result<String> {
+    let args = [
+        "keys",
+        "create",
+        "--project",
+        project,
+        "--scopes",
+        "submit,read",
+        "--database-url",
+        database,
+        "-o",
+        "json",
+    ];
+    let said = harness::output(&args, &[]).await?;
+    let made: serde_json::Value = serde_json::from_slice(&said.stdout)?;
+    made["key"].as_str().map(str::to_owned).context("no key was made")
 }
 
 fn start(name: &str, binary: &str, args: &[&str], env: &[(String, String)]) -> anyhow::Result<Process> {
@@ -23,19 +75,25 @@ fn start(name: &str, binary: &str, args: &[&str], env: &[(String, String)]) -> a
     Process::start(name, &program(binary)?, command, &logs()?)
 }
 
-/// One `longhaul-api` and, when asked, one `longhaul-worker`.
+/// One `longhaul-api` and, when asked, one `longhaul-worker`. With limits there are keys.
 pub(super) async fn distributed(
     transport: &'static str,
     wish: Wish,
     model: ModelServer,
+    limits: Option<Limits>,
 ) -> anyhow::Result<Running> {
     let (database, redis) = (fresh_database().await?, Redis::durable(&logs()?).await?);
-    let env = vec![
+    let mut env = vec![
         ("DATABASE_URL".to_owned(), database.clone()),
         ("REDIS_URL".to_owned(), redis.url.clone()),
         ("LONGHAUL_WORKER__SLOTS".to_owned(), wish.slots.to_string()),
         ("LONGHAUL_QUEUE__TRANSPORT".to_owned(), transport.to_owned()),
     ];
+    let mut keys = Vec::new();
+    if let Some(limits) = limits {
+        env.extend(limits.env());
+        keys = vec![key(&database, "acme").await?, key(&database, "globex").await?];
+    }
     let (listen, health) = (free_address()?, free_address()?.to_string());
     let api_args = ["--listen", &listen.to_string(), "--upstream", &model.url];
     let api = start("longhaul-api", "longhaul-api", &api_args, &env)?;
@@ -48,7 +106,8 @@ pub(super) async fn distributed(
         rows: Rows::longhaul(&database).await?,
         follow: Follow::WebSocket(listen),
         path: PATH,
-        submit: submit(listen, wish),
+        submit: submit(listen, wish, keys.first()),
+        keys,
         workers: Vec::new(),
         start_worker: Box::new(start_worker),
         works: |line| line.contains("registered"),
@@ -82,7 +141,8 @@ pub(super) async fn embedded(wish: Wish, model: ModelServer) -> anyhow::Result<R
         rows: Rows::embedded(&data.join("longhaul.db")).await?,
         follow: Follow::WebSocket(listen),
         path: PATH,
-        submit: submit(listen, wish),
+        submit: submit(listen, wish, None),
+        keys: Vec::new(),
         workers: Vec::new(),
         start_worker: Box::new(|| anyhow::bail!("an embedded process has its worker inside")),
         works: |line| line.contains("registered"),

@@ -3,7 +3,7 @@
 //! All do one job: accept a chat completion over HTTP, durably, with 202 and an id; call the model server; keep the answer; show
 //! it by GET; tell that it is there.
 
-mod longhaul;
+pub(crate) mod longhaul;
 mod peer;
 
 use crate::gauge::rows::Rows;
@@ -21,6 +21,8 @@ pub(crate) enum System {
     Longhaul,
     /// The same with `queue.transport = "apalis"`.
     LonghaulApalis,
+    /// The first, with keys and limits of every kind.
+    LonghaulGuarded,
     /// One process on SQLite.
     LonghaulEmbedded,
     /// FastAPI + Celery.
@@ -44,7 +46,9 @@ impl System {
     /// A number of tasks that keeps it busy for some seconds: its share of what the fastest gets.
     pub(crate) fn share(self, of_fastest: u32) -> u32 {
         match self {
-            Self::Longhaul | Self::LonghaulApalis | Self::LonghaulEmbedded => of_fastest,
+            Self::Longhaul | Self::LonghaulApalis | Self::LonghaulGuarded | Self::LonghaulEmbedded => {
+                of_fastest
+            }
             Self::Bullmq => of_fastest / 8,
             Self::Celery => of_fastest / 20,
         }
@@ -87,6 +91,8 @@ pub(crate) struct Running {
     pub(crate) path: &'static str,
     /// A request to submit a task.
     pub(crate) submit: Vec<u8>,
+    /// Keys of two projects, if callers must show one: the requests here show the first.
+    pub(crate) keys: Vec<String>,
     // In the order in which they should stop.
     workers: Vec<Process>,
     start_worker: StartWorker,
@@ -107,18 +113,46 @@ impl Running {
     /// Something did not start.
     pub(crate) async fn start(system: System, wish: Wish) -> anyhow::Result<Self> {
         let model = start_model(wish.model).await?;
-        let mut running = match system {
-            System::Longhaul => longhaul::distributed("sorted", wish, model).await?,
-            System::LonghaulApalis => longhaul::distributed("apalis", wish, model).await?,
+        let running = match system {
+            System::Longhaul => longhaul::distributed("sorted", wish, model, None).await?,
+            System::LonghaulGuarded => {
+                longhaul::distributed("sorted", wish, model, Some(longhaul::Limits::WIDE)).await?
+            }
+            System::LonghaulApalis => longhaul::distributed("apalis", wish, model, None).await?,
             System::LonghaulEmbedded => longhaul::embedded(wish, model).await?,
             System::Celery | System::Bullmq => peer::start(system, wish, model).await?,
         };
-        let api = running.api;
+        running.ready(wish).await
+    }
+
+    /// Starts Longhaul with these limits.
+    ///
+    /// # Errors
+    /// Something did not start.
+    pub(crate) async fn limited(wish: Wish, limits: longhaul::Limits) -> anyhow::Result<Self> {
+        let model = start_model(wish.model).await?;
+        longhaul::distributed("sorted", wish, model, Some(limits)).await?.ready(wish).await
+    }
+
+    async fn ready(mut self, wish: Wish) -> anyhow::Result<Self> {
+        let api = self.api;
         eventually("the API accepts connections", async || Ok(TcpStream::connect(api).await.ok())).await?;
         if wish.worker {
-            running.add_worker().await?;
+            self.add_worker().await?;
         }
-        Ok(running)
+        Ok(self)
+    }
+
+    /// A request for a task.
+    pub(crate) fn get(&self, task: &str) -> Vec<u8> {
+        let key = self.keys.first().map(|key| authorization(key)).unwrap_or_default();
+        format!("GET {}{task} HTTP/1.1\r\nhost: {}\r\n{key}\r\n", self.path, self.api).into_bytes()
+    }
+
+    /// The request to submit a task, by another project.
+    pub(crate) fn submit_with(&self, key: &str) -> Vec<u8> {
+        let own = self.keys.first().map(|key| authorization(key)).unwrap_or_default();
+        String::from_utf8_lossy(&self.submit).replacen(&own, &authorization(key), 1).into_bytes()
     }
 
     /// Starts the worker and waits until it says that it works.
@@ -207,10 +241,14 @@ fn logs() -> anyhow::Result<PathBuf> {
     program("bench-logs")
 }
 
+fn authorization(key: &str) -> String {
+    format!("authorization: Bearer {key}\r\n")
+}
+
 /// A keep-alive request with a JSON body, as bytes.
-fn post(path: &str, host: SocketAddr, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+fn post(path: &str, host: SocketAddr, key: Option<&String>, body: &str) -> Vec<u8> {
+    let (length, key) = (body.len(), key.map(|key| authorization(key)).unwrap_or_default());
+    format!("POST {path} HTTP/1.1\r\nhost: {host}\r\n{key}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 
