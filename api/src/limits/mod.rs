@@ -1,30 +1,33 @@
 //! How much callers may do: each request is charged to the caller's key or user, its project and its address; each task's tokens to the
 //! first two. What is not limited is not charged, and costs nothing.
 //!
-//! The charges of all requests that are under way go to the buckets ([`shared::limits`]) in common. Tokens are reserved when a task is
+//! Where the buckets ([`shared::limits`]) cannot say at once, the charges of all requests that are under way go there in common. Tokens are reserved when a task is
 //! accepted; the worker settles with what was really used.
 
 mod address;
+mod allowance;
 mod book;
+mod buckets;
 mod room;
 mod tokens;
 
 pub(crate) use address::{bucket, caller};
+pub(crate) use allowance::{Allowance, headers};
+pub(crate) use buckets::Buckets;
 
-use crate::{error::ApiError, wanted::Wanted};
+use crate::{error::ApiError, identity::Visitor, wanted::Wanted};
 use book::Book;
-use http::{HeaderMap, HeaderValue, header::HeaderName};
 use room::Rooms;
 use shared::{
     backends::Backends,
     batcher::{Batcher, Gather},
     clock::UnixMs,
     config::{self, Config},
-    identity::{Caller, Credential},
-    limits::{Ask, Charge, Left, Reservation, Verdict, WINDOW},
+    identity::Credential,
+    limits::{Ask, Charge, Limits, Reservation, Verdict},
     task::ProjectId,
 };
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +36,7 @@ pub(crate) struct Limiter {
     rules: config::Limits,
     book: Book,
     rooms: Rooms,
+    limits: Arc<dyn Limits>,
     asks: Batcher<Ask, Option<Verdict>>,
 }
 
@@ -50,14 +54,6 @@ impl Unit {
             Self::Tokens => "tokens",
         }
     }
-}
-
-/// The limit that is nearest to its end, as responses tell it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Allowance {
-    unit: Unit,
-    quota: u32,
-    left: Left,
 }
 
 /// A limit and whose it is.
@@ -96,7 +92,7 @@ impl Limiter {
         let book = Book::start(tasks, backends.registry.clone(), stop);
         let lanes = config.lanes.iter().map(|lane| lane.name.clone()).collect();
         let rooms = Rooms::new(backends.store.clone(), lanes);
-        Self { rules: config.limits.clone(), book, asks, rooms }
+        Self { rules: config.limits.clone(), book, rooms, limits: backends.limits.clone(), asks }
     }
 
     /// Charges one request.
@@ -105,10 +101,10 @@ impl Limiter {
     /// 429.
     pub(crate) async fn request(
         &self,
-        caller: &Caller,
+        visitor: &Visitor,
         address: Option<IpAddr>,
     ) -> Result<Option<Allowance>, ApiError> {
-        let mut rules = self.rules(caller, Unit::Requests, 1);
+        let mut rules = self.rules(visitor, Unit::Requests, 1);
         if let (Some(quota), Some(address)) = (self.rules.ip_requests_per_minute, address) {
             let bucket = format!("requests:ip:{}", address::bucket(address)).into();
             rules.push(Rule { whose: "this address", charge: Charge { bucket, quota, cost: 1 } });
@@ -122,10 +118,10 @@ impl Limiter {
     /// 429.
     pub(crate) async fn reserve(
         &self,
-        caller: &Caller,
+        visitor: &Visitor,
         wanted: &Wanted<'_>,
     ) -> Result<Option<(Allowance, Reservation)>, ApiError> {
-        let mut rules = self.rules(caller, Unit::Tokens, 0);
+        let mut rules = self.rules(visitor, Unit::Tokens, 0);
         if rules.is_empty() {
             return Ok(None);
         }
@@ -156,22 +152,22 @@ impl Limiter {
     }
 
     /// What limits this caller.
-    fn rules(&self, caller: &Caller, unit: Unit, cost: i64) -> Vec<Rule> {
+    fn rules(&self, visitor: &Visitor, unit: Unit, cost: i64) -> Vec<Rule> {
+        let (caller, buckets) = (&visitor.caller, &visitor.buckets);
         let own = match &caller.credential {
-            Credential::Key(id) => {
-                Some(("this key", format!("key:{id}"), self.book.key(*id).or(self.rules.key)))
-            }
-            Credential::Token(user) => Some(("this user", format!("user:{user}"), self.rules.user)),
+            Credential::Key(id) => Some(("this key", self.book.key(*id).or(self.rules.key))),
+            Credential::Token(_) => Some(("this user", self.rules.user)),
             Credential::Nothing | Credential::Operator => None,
         };
+        let own = own.map(|(whose, quotas)| (whose, quotas, &buckets.own));
         let project = self.book.project(caller.project).or(self.rules.project);
-        let all = own.into_iter().chain([("this project", format!("project:{}", caller.project), project)]);
-        let limited = all.filter_map(|(whose, id, quotas)| {
+        let all = own.into_iter().chain([("this project", project, &buckets.project)]);
+        let limited = all.filter_map(|(whose, quotas, buckets)| {
             let quota = match unit {
                 Unit::Requests => quotas.requests_per_minute,
                 Unit::Tokens => quotas.tokens_per_minute,
             }?;
-            let bucket = format!("{}:{id}", unit.name()).into();
+            let bucket = buckets[unit as usize].clone();
             Some(Rule { whose, charge: Charge { bucket, quota, cost } })
         });
         limited.collect()
@@ -191,8 +187,14 @@ impl Limiter {
             });
         }
         let charges = rules.iter().map(|rule| rule.charge.clone()).collect();
-        let verdict = self.asks.call(Ask { charges, forced: false }).await?;
-        let Some(verdict) = verdict else { return Ok(None) };
+        let ask = Ask { charges, forced: false };
+        let verdict = match self.limits.at_once(&ask) {
+            Some(verdict) => verdict,
+            None => match self.asks.call(ask).await? {
+                Some(verdict) => verdict,
+                None => return Ok(None),
+            },
+        };
         let allowances = rules
             .iter()
             .zip(&verdict.left)
@@ -206,55 +208,4 @@ impl Limiter {
             allowances.max_by_key(|(_, allowance)| allowance.left.wait).expect("there is a rule");
         Err(ApiError::Limited { whose, allowance })
     }
-}
-
-impl Allowance {
-    /// What is counted, by name.
-    pub(crate) fn unit(&self) -> &'static str {
-        self.unit.name()
-    }
-
-    /// The limit, a minute.
-    pub(crate) fn quota(&self) -> u32 {
-        self.quota
-    }
-
-    /// Time until the refused charge fits.
-    pub(crate) fn wait(&self) -> Duration {
-        self.left.wait
-    }
-
-    /// Writes the fields of the IETF's draft, and those that OpenAI's clients know.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        let (name, quota, left) = (self.unit(), self.quota, self.left);
-        // A refused one is told when to come again, and not when all of it will be there.
-        let reset = if left.wait.is_zero() { left.reset } else { left.wait };
-        let seconds = reset.as_secs_f64();
-        let policy = format!(r#""{name}";q={quota};w={}"#, WINDOW.as_secs());
-        let allowance = format!(r#""{name}";r={};t={}"#, left.remaining, seconds.ceil());
-        for (field, value) in [("ratelimit-policy", policy), ("ratelimit", allowance)] {
-            headers.append(HeaderName::from_static(field), ascii(&value));
-        }
-        let values = [quota.to_string(), left.remaining.to_string(), format!("{seconds:.3}s")];
-        for (part, value) in PARTS.into_iter().zip(values) {
-            headers.insert(counted(part, self.unit), ascii(&value));
-        }
-    }
-}
-
-/// What the fields that OpenAI's clients know tell of a limit.
-const PARTS: [&str; 3] = ["limit", "remaining", "reset"];
-
-fn counted(part: &str, unit: Unit) -> HeaderName {
-    HeaderName::try_from(format!("x-ratelimit-{part}-{}", unit.name())).expect("a header's name")
-}
-
-/// The fields that OpenAI's clients know.
-pub(crate) fn headers() -> impl Iterator<Item = HeaderName> {
-    let units = [Unit::Requests, Unit::Tokens].into_iter();
-    units.flat_map(|unit| PARTS.map(|part| counted(part, unit)))
-}
-
-fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("digits and names are ASCII")
 }

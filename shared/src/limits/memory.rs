@@ -48,7 +48,11 @@ impl MemoryLimits {
     /// Judges asks without waiting for anything.
     #[must_use]
     pub fn judge(&self, asks: &[Ask]) -> Vec<Verdict> {
-        let now = self.start.elapsed().as_micros() as f64;
+        self.judge_at(asks, Instant::now())
+    }
+
+    pub(super) fn judge_at(&self, asks: &[Ask], now: Instant) -> Vec<Verdict> {
+        let now = (now - self.start).as_micros() as f64;
         let mut buckets = self.buckets();
         buckets.sweep(now);
         asks.iter().map(|ask| buckets.judge(now, ask)).collect()
@@ -86,6 +90,10 @@ impl Buckets {
 
 #[async_trait]
 impl Limits for MemoryLimits {
+    fn at_once(&self, ask: &Ask) -> Option<Verdict> {
+        self.judge(std::slice::from_ref(ask)).pop()
+    }
+
     async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>> {
         Ok(self.judge(asks))
     }

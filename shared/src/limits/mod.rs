@@ -5,6 +5,7 @@
 
 mod gcra;
 mod memory;
+mod purses;
 mod redis;
 mod shared;
 
@@ -110,6 +111,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Buckets.
 #[async_trait]
 pub trait Limits: Send + Sync {
+    /// Judges an ask, if that can be done without waiting for anything. `None`: see [`Limits::take`].
+    fn at_once(&self, ask: &Ask) -> Option<Verdict>;
+
     /// Judges each ask, one after the other: one verdict per ask, in order.
     ///
     /// # Errors

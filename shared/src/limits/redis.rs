@@ -87,6 +87,10 @@ impl RedisLimits {
 
 #[async_trait]
 impl Limits for RedisLimits {
+    fn at_once(&self, _: &Ask) -> Option<Verdict> {
+        None
+    }
+
     async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>> {
         let mut verdicts = Vec::with_capacity(asks.len());
         let mut rest = asks;

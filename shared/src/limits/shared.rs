@@ -1,15 +1,16 @@
-//! Buckets in Redis, and buckets of this process for as long as Redis is away.
+//! Buckets in Redis, with purses of this process before them ([`super::purses`]), and buckets of this process for as long as Redis is
+//! away.
 //!
 //! Meanwhile each process gives its share of every quota: all of them together give no more than the quota, on top of what was
 //! given before. How many they are is heard every second while Redis is there.
 
-use super::{Ask, Charge, Limits, MemoryLimits, RedisLimits, Result, Verdict};
+use super::{Ask, Charge, Limits, MemoryLimits, RedisLimits, Result, Verdict, purses::Purses};
 use async_trait::async_trait;
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// Longest wait for Redis: requests stand behind it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,6 +22,7 @@ const LATELY: Duration = Duration::from_secs(10);
 /// Buckets in Redis, with buckets of this process behind them.
 pub struct SharedLimits {
     redis: RedisLimits,
+    purses: Purses,
     mine: MemoryLimits,
     away: AtomicBool,
     processes: AtomicU32,
@@ -32,6 +34,7 @@ impl SharedLimits {
     pub fn new(redis: RedisLimits) -> Self {
         Self {
             redis,
+            purses: Purses::default(),
             mine: MemoryLimits::default(),
             away: AtomicBool::new(false),
             processes: AtomicU32::new(1),
@@ -42,6 +45,25 @@ impl SharedLimits {
         if !self.away.swap(true, Relaxed) {
             let processes = self.processes.load(Relaxed);
             tracing::warn!(?error, processes, "Redis is away: this process gives its share of every limit");
+        }
+    }
+
+    /// Asks Redis, with what is given back and charged in advance on the way; `None` if it is away.
+    async fn ask(&self, asks: &[Ask]) -> Option<Vec<Verdict>> {
+        let more = self.purses.beside(asks, Instant::now());
+        let all: Vec<Ask> = asks.iter().chain(&more).cloned().collect();
+        match timeout(PATIENCE, self.redis.take(&all)).await {
+            Ok(Ok(mut verdicts)) => {
+                let now = Instant::now();
+                let beside = verdicts.split_off(asks.len());
+                self.purses.note(asks, &verdicts, now);
+                self.purses.fill(&more, &beside, now);
+                Some(verdicts)
+            }
+            failed => {
+                self.lose(failed.ok().and_then(Result::err));
+                None
+            }
         }
     }
 
@@ -71,21 +93,35 @@ impl Limits for SharedLimits {
                     if self.away.swap(false, Relaxed) {
                         tracing::info!(processes, "limits are shared again");
                     }
+                    let unused = self.purses.unused(Instant::now());
+                    if !unused.is_empty() {
+                        self.ask(&unused).await;
+                    }
                 }
                 failed => self.lose(failed.ok().and_then(Result::err)),
             }
         }
     }
 
+    fn at_once(&self, ask: &Ask) -> Option<Verdict> {
+        self.purses.judge(ask, Instant::now())
+    }
+
     async fn take(&self, asks: &[Ask]) -> Result<Vec<Verdict>> {
+        let now = Instant::now();
+        let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|ask| self.purses.judge(ask, now)).collect();
+        let open = verdicts.iter().zip(asks).filter(|(verdict, _)| verdict.is_none());
+        let rest: Vec<Ask> = open.map(|(_, ask)| ask.clone()).collect();
         // What is forced was decided elsewhere: here it is only written down.
-        let forced = asks.iter().all(|ask| ask.forced);
-        if forced || !self.away.load(Relaxed) {
-            match timeout(PATIENCE, self.redis.take(asks)).await {
-                Ok(Ok(verdicts)) => return Ok(verdicts),
-                failed => self.lose(failed.ok().and_then(Result::err)),
-            }
-        }
-        Ok(self.mine.judge(&asks.iter().map(|ask| self.share(ask)).collect::<Vec<_>>()))
+        let reach = !self.away.load(Relaxed) || rest.iter().all(|ask| ask.forced);
+        let heard = match reach && !rest.is_empty() {
+            true => self.ask(&rest).await,
+            false => None,
+        };
+        let heard = heard
+            .unwrap_or_else(|| self.mine.judge(&rest.iter().map(|ask| self.share(ask)).collect::<Vec<_>>()));
+        let mut heard = heard.into_iter();
+        verdicts.iter_mut().filter(|verdict| verdict.is_none()).for_each(|verdict| *verdict = heard.next());
+        Ok(verdicts.into_iter().flatten().collect())
     }
 }
