@@ -75,7 +75,7 @@ async fn admit(
     let address = peer.map(|peer| limits::caller(peer, &app.config.api.trusted_proxies, request.headers()));
     let visitor =
         app.identity.admit(peer, address, request.version(), request.uri(), request.headers()).await?;
-    let allowance = app.limiter.request(&visitor.caller, address).await?;
+    let allowance = app.limiter.request(&visitor, address).await?;
     if let Needs::Scope(scope) = needs
         && !visitor.caller.may(scope)
     {

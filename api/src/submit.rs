@@ -247,7 +247,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
 /// Takes room and tokens for one task.
 async fn charge(app: &App, wanted: &Wanted<'_>) -> Result<Option<(Allowance, Reservation)>, ApiError> {
     app.limiter.room(app.project, 1).await?;
-    let reserved = app.limiter.reserve(&app.visitor.caller, wanted).await;
+    let reserved = app.limiter.reserve(&app.visitor, wanted).await;
     if reserved.is_err() {
         app.limiter.give_back(app.project, None).await;
     }

@@ -243,7 +243,7 @@ impl Connection {
             ));
         }
         let body = Bytes::from(String::from(Box::<str>::from(task)));
-        self.app.limiter.request(&self.app.visitor.caller, self.app.address).await?;
+        self.app.limiter.request(&self.app.visitor, self.app.address).await?;
         let Accepted { task, .. } = submit::accept(&self.app, &body, key.as_deref()).await?;
         Ok(ack(id, &view::json(&TaskView::new(&task, &Beside::default()))))
     }

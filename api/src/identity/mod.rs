@@ -13,7 +13,7 @@ mod logins;
 mod loopback;
 mod tokens;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, limits::Buckets};
 use http::{HeaderMap, Uri, Version, header};
 use keys::Keys;
 use logins::Logins;
@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Visitor {
     /// Who it is.
     pub(crate) caller: Caller,
+    /// What it is charged to.
+    pub(crate) buckets: Buckets,
     /// When its credential ends by itself.
     until: Option<Instant>,
     /// Set when its credential was ended.
@@ -41,7 +43,7 @@ pub(crate) struct Visitor {
 
 impl Visitor {
     fn new(caller: Caller, until: Option<Instant>) -> Self {
-        Self { caller, until, revoked: CancellationToken::new() }
+        Self { buckets: Buckets::of(&caller), caller, until, revoked: CancellationToken::new() }
     }
 
     /// Returns when the credential is no longer good: then its streams end.

@@ -1,7 +1,8 @@
 //! How many tasks of a project wait, and whether there is room for more.
 //!
-//! The database is asked at most every [`FRESH`], by one request for all of a project's; in between this process adds what it accepts. So
-//! each process may accept what the others have accepted in that time.
+//! The database is asked by one request for all of a project's; in between this process adds what it accepts. A count is used for
+//! [`FRESH`], and while there is plenty of room for [`ROOMY`]. So each process may accept what the others have accepted in that time,
+//! or one [`PART`]th of the room.
 
 use crate::{error::ApiError, fetch::DEADLINE};
 use shared::{
@@ -20,6 +21,9 @@ use tokio::{
 
 /// How long a count is used; longer where counting takes long.
 const FRESH: Duration = Duration::from_millis(250);
+/// How long it is used at most while less than one [`PART`]th of the room was taken since.
+const ROOMY: Duration = Duration::from_secs(5);
+const PART: u32 = 16;
 /// Projects that are kept before those that nobody uses go.
 const KEPT: usize = 4_096;
 
@@ -33,7 +37,26 @@ pub(super) struct Rooms {
 #[derive(Default)]
 struct Room {
     waiting: u32,
-    good_until: Option<Instant>,
+    count: Option<Count>,
+}
+
+/// What was counted last.
+#[derive(Clone, Copy)]
+struct Count {
+    waiting: u32,
+    fresh_until: Instant,
+    roomy_until: Instant,
+}
+
+impl Room {
+    /// Whether the last count is good enough to take so many more.
+    fn is_known(&self, quota: u32, more: u32, now: Instant) -> bool {
+        self.count.is_some_and(|count| {
+            let roomy = quota.saturating_sub(count.waiting) / PART;
+            let taken = self.waiting.saturating_add(more).saturating_sub(count.waiting);
+            now < count.fresh_until || (now < count.roomy_until && taken < roomy)
+        })
+    }
 }
 
 impl Rooms {
@@ -59,10 +82,12 @@ impl Rooms {
         }
         let room = self.room(project);
         let mut room = timeout(DEADLINE, room.lock()).await?;
-        if room.good_until.is_none_or(|until| until <= Instant::now()) {
+        if !room.is_known(quota, more, Instant::now()) {
             let asked = Instant::now();
-            room.waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
-            room.good_until = Some(Instant::now() + FRESH.max(10 * asked.elapsed()));
+            let waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
+            let (now, took) = (Instant::now(), asked.elapsed());
+            let count = Count { waiting, fresh_until: now + FRESH.max(10 * took), roomy_until: now + ROOMY };
+            *room = Room { waiting, count: Some(count) };
         }
         if room.waiting.saturating_add(more) > quota {
             return Err(ApiError::QueueFull { quota, never: false });
@@ -76,5 +101,24 @@ impl Rooms {
         let room = self.room(project);
         let mut room = room.lock().await;
         room.waiting = room.waiting.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_used_for_longer_while_there_is_plenty_of_room() {
+        let now = Instant::now();
+        let count = Count { waiting: 200, fresh_until: now + FRESH, roomy_until: now + ROOMY };
+        let known = |waiting, more, after: Duration| {
+            Room { waiting, count: Some(count) }.is_known(1_000, more, now + after)
+        };
+        assert!(!Room::default().is_known(1_000, 1, now), "nobody has counted");
+        assert!(known(990, 1, FRESH / 2), "just counted");
+        assert!(known(200, 49, FRESH) && known(248, 1, FRESH * 2), "less than a sixteenth of 800");
+        assert!(!known(200, 50, FRESH) && !known(249, 1, FRESH));
+        assert!(!known(200, 1, ROOMY));
     }
 }
