@@ -86,7 +86,7 @@ impl Backends {
                 let store = Arc::new(store);
                 Ok(Self {
                     pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
-                    caps: Caps::new(store.clone(), config.limits.project.concurrent_tasks),
+                    caps: Caps::new(store.clone(), store.clone(), config.limits.project.concurrent_tasks),
                     registry: store.clone(),
                     store,
                     lanes: lanes(config),
@@ -120,7 +120,7 @@ impl Backends {
         let store = Arc::new(store);
         Ok(Self {
             pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
-            caps: Caps::new(store.clone(), config.limits.project.concurrent_tasks),
+            caps: Caps::new(store.clone(), store.clone(), config.limits.project.concurrent_tasks),
             registry: store.clone(),
             store,
             lanes: lanes(config),

@@ -17,8 +17,11 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 const BACKLOG: usize = 256;
 /// Messages that are told together.
 const TOGETHER: usize = 64;
-/// Tasks of a project and lane that are rung for together, because others have ended.
-const FREED_MAX: u32 = 256;
+/// Tasks of a project and lane that are rung for together, because others have ended: so many for each of those and so many more, since
+/// other processes ring for the same ones at the same time.
+const FREED_EACH: usize = 4;
+const FREED_MORE: usize = 16;
+const FREED_MAX: usize = 256;
 /// Longest time for telling them.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -97,27 +100,18 @@ fn change(task: &Task) -> Change {
 
 /// What may run because other tasks of its project no longer do: only so many of them may at once.
 async fn freed(backends: &Backends, changes: &[Change]) -> Vec<Bell> {
-    let capped = backends.caps.known();
+    let left = || changes.iter().filter(|change| !matches!(change.state, State::Queued | State::InProgress));
+    let projects: BTreeSet<_> = left().map(|change| change.project).collect();
+    let limit = (FREED_EACH * left().count() + FREED_MORE).min(FREED_MAX) as u32;
+    let capped = backends.caps.known().only(projects.into_iter());
     if capped.is_nobody() {
         return Vec::new();
     }
-    let left = changes.iter().filter(|change| !matches!(change.state, State::Queued | State::InProgress));
-    let projects: BTreeSet<_> = left.map(|change| change.project).collect();
-    let capped = capped.only(projects.into_iter());
-    let mut bells = Vec::new();
-    if !capped.is_nobody() {
-        let served = Served { capped, ..backends.served() };
-        for lane in &*backends.lanes {
-            match backends.store.ready_capped(lane, FREED_MAX, &served).await {
-                Ok(found) => bells.extend(found),
-                Err(error) => tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the sweep rings for what may run now"
-                ),
-            }
-        }
-    }
-    bells
+    let served = Served { capped, ..backends.served() };
+    backends.store.ready_capped(&backends.lanes, limit, &served).await.unwrap_or_else(|error| {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the sweep rings for what may run now");
+        Vec::new()
+    })
 }
 
 async fn ring(backends: &Backends, bells: &[Bell]) {

@@ -163,18 +163,16 @@ async fn claim(
 
 /// What may run of projects with a cap.
 async fn capped(ctx: &Context, limit: usize, served: &Served) -> Vec<TaskId> {
-    let (store, mut ids) = (&ctx.backends.store, Vec::new());
-    for queue in &ctx.config.worker.queues {
-        let ready = store.ready_capped(queue, u32::try_from(limit).unwrap_or(u32::MAX), served);
-        match timeout(STORE_PATIENCE, ready).await {
-            Ok(Ok(bells)) => ids.extend(bells.iter().map(|bell| bell.task)),
-            failed => {
-                let error = failed.ok().and_then(Result::err);
-                tracing::debug!(?error, "no look for tasks of projects with a cap");
-            }
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let ready = ctx.backends.store.ready_capped(&ctx.config.worker.queues, limit, served);
+    match timeout(STORE_PATIENCE, ready).await {
+        Ok(Ok(bells)) => bells.iter().map(|bell| bell.task).collect(),
+        failed => {
+            let error = failed.ok().and_then(Result::err);
+            tracing::debug!(?error, "no look for tasks of projects with a cap");
+            Vec::new()
         }
     }
-    ids
 }
 
 /// Claims, and enters what was claimed into the register; no error means that there was no answer in time.

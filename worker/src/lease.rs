@@ -39,6 +39,8 @@ async fn register(ctx: &Context) -> WorkerId {
             Ok(Ok(())) => {
                 tracing::info!(worker = %worker.id, slots = worker.slots, "registered");
                 failpoint::pass(Point::LeaseRegistered);
+                // With its slots more caps may be reached.
+                let _ = timeout(STORE_PATIENCE, ctx.backends.caps.refresh()).await;
                 ctx.worker.send_replace(Some(worker.id));
                 return worker.id;
             }

@@ -215,8 +215,8 @@ pub trait Store: Send + Sync {
     /// Those of projects with a cap are left to [`Store::ready_capped`].
     async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>>;
 
-    /// As [`Store::ready`], for projects with a cap: of each no more than may still run. `limit` counts for each of them.
-    async fn ready_capped(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>>;
+    /// As [`Store::ready`], for projects with a cap: of each no more than may still run. `limit` counts for each of them in each queue.
+    async fn ready_capped(&self, queues: &[QueueName], limit: u32, served: &Served) -> Result<Vec<Bell>>;
 
     /// Ends up to `limit` tasks whose deadline or queue timeout has passed.
     async fn expire(&self, limit: u32) -> Result<Vec<Change>>;

@@ -98,10 +98,44 @@ impl Capped {
         own.map(|cap| cap.tasks).or(self.usual)
     }
 
+    /// Without those that so many slots, and as many again, could not reach: a worker that has just come is not known everywhere yet.
+    /// Of no slots at all nothing can be told.
+    #[must_use]
+    pub fn below(self, slots: u32) -> Self {
+        let reached = |tasks: u32| slots == 0 || tasks < slots.saturating_mul(2);
+        match self.usual {
+            // The wide ones are exceptions from it.
+            Some(usual) if reached(usual) => self,
+            _ => {
+                Self { own: self.own.iter().copied().filter(|cap| reached(cap.tasks)).collect(), usual: None }
+            }
+        }
+    }
+
     /// The same of these projects alone.
     #[must_use]
     pub fn only(&self, projects: impl Iterator<Item = ProjectId>) -> Self {
         let cap = |project| Some(Cap { project, tasks: self.of(project)? });
         Self { own: projects.filter_map(cap).collect(), usual: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_that_nobody_reaches_is_none() {
+        let cap = |tasks| Cap { project: ProjectId::new(), tasks };
+        let (narrow, wide) = (cap(15), cap(16));
+        let capped = |usual| Capped { own: [narrow, wide].into(), usual };
+        assert_eq!(capped(None).below(8), Capped { own: [narrow].into(), usual: None });
+        assert_eq!(capped(Some(16)).below(8), Capped { own: [narrow].into(), usual: None });
+        assert_eq!(
+            capped(Some(15)).below(8),
+            capped(Some(15)),
+            "a wide one is an exception from the usual one"
+        );
+        assert_eq!(capped(None).below(0), capped(None), "nobody works yet");
     }
 }

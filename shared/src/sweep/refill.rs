@@ -48,7 +48,10 @@ async fn step(backends: &Backends, lane: &QueueName, window: usize) -> Result<bo
     let mut bells = timeout(PATIENCE, backends.store.ready(lane, limit, &served)).await??;
     let full = bells.len() >= window;
     if !served.capped.is_nobody() {
-        bells.extend(timeout(PATIENCE, backends.store.ready_capped(lane, limit, &served)).await??);
+        bells.extend(
+            timeout(PATIENCE, backends.store.ready_capped(std::slice::from_ref(lane), limit, &served))
+                .await??,
+        );
     }
     let more = ring(backends, &bells).await && full;
     if !bells.is_empty() {

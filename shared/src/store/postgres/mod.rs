@@ -67,7 +67,7 @@ const BOUNDS: [(&str, &str); 4] = [
 /// A plan made while a table was empty scans it for ever: each statement is planned for its own arrays and filters.
 const PLANNED: [(&str, &str); 1] = [("plan_cache_mode", "force_custom_plan")];
 /// The statements of a task's way are planned once per connection: planning would be a third of their cost. All of them look
-/// rows up by their ids, so that nothing is left to decide once scans and joins of whole tables are out.
+/// rows up by their ids or walk an index, so that nothing is left to decide once scans and joins of whole tables are out.
 const PINNED: [(&str, &str); 4] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -257,7 +257,7 @@ impl Store for PostgresStore {
         by_ids!(self, |db| worker::claim(db, worker, ids, served))
     }
     async fn claim_capped(&self, worker: WorkerId, ids: &[TaskId], served: &Served) -> Result<Vec<Claimed>> {
-        within(VERB, worker::claim_capped(&self.pool, worker, ids, served)).await
+        by_ids!(self, |db| worker::claim_capped(db, worker, ids, served))
     }
     async fn has_suspects(&self, queues: &[QueueName], served: &Served) -> Result<bool> {
         within(VERB, worker::has_suspects(&self.pool, queues, served)).await
@@ -295,8 +295,8 @@ impl Store for PostgresStore {
     async fn ready(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
         within(VERB, sweep::ready(&self.pool, queue, limit, served)).await
     }
-    async fn ready_capped(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
-        within(VERB, sweep::ready_capped(&self.pool, queue, limit, served)).await
+    async fn ready_capped(&self, queues: &[QueueName], limit: u32, served: &Served) -> Result<Vec<Bell>> {
+        by_ids!(self, |db| sweep::ready_capped(db, queues, limit, served))
     }
     async fn expire(&self, limit: u32) -> Result<Vec<Change>> {
         within(VERB, sweep::expire(&self.pool, limit)).await

@@ -6,7 +6,7 @@ use super::{
     super::codec::{self, WORKER_TTL, sentence},
     owner::{end, ended, remains},
     read::tenants,
-    rows::{self, change_columns, get},
+    rows::{self, change_columns, get, names},
     upstreams::{caps, served, uncapped},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     store::{Bell, Forgotten, Result, START_GAP, SUSPECT_CRASHES, Served},
     task::{Change, ErrorCode, QueueName},
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 
 pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<(Change, Bell)>> {
@@ -77,27 +77,32 @@ pub(super) async fn ready(
 }
 
 pub(super) async fn ready_capped(
-    pool: &PgPool,
-    queue: &QueueName,
+    db: &mut PgConnection,
+    queues: &[QueueName],
     limit: u32,
     served: &Served,
 ) -> Result<Vec<Bell>> {
     const SQL: &str = concat!(
-        "with recursive ",
-        tenants!("$1"),
-        ", running as (
+        "with lanes as materialized (
+           select queue from unnest($1::text[]) as u(queue)
+         ), capped as materialized (
+           select queue, o.project, o.tasks from lanes, unnest($5::uuid[], $6::int[]) as o(project, tasks)
+           union all
+           select queue, t.project, $8 from lanes, lateral (with recursive ",
+        tenants!("lanes.queue"),
+        "  select project from tenants where project is not null) t
+           where $8::int is not null and ($5 is null or t.project <> all($5))
+         ), running as materialized (
            select project, count(*) as tasks from tasks
-           where started_by is not null and ($8::int is not null or project = any($5)) group by project
-         ), room as (
-           select t.project, least(coalesce(o.tasks, $8) - coalesce(r.tasks, 0), $2) as tasks from tenants t
-           left join unnest($5::uuid[], $6::int[]) as o(project, tasks) on o.project = t.project
-           left join running r on r.project = t.project
-           where coalesce(o.tasks, $8) is not null
+           where started_by is not null and ($8 is not null or project = any($5)) group by project
+         ), room as materialized (
+           select c.queue, c.project, least(c.tasks - coalesce(r.tasks, 0), $2) as tasks
+           from capped c left join running r on r.project = c.project
          )
-         select t.id, room.project, $1 as queue, t.priority, t.crashes from room, lateral (
+         select t.id, room.project, room.queue, t.priority, t.crashes from room, lateral (
            select id, priority, crashes from (
              select id, priority, crashes, endpoint, model from tasks
-             where state = 'queued' and queue = $1 and project = room.project
+             where state = 'queued' and queue = room.queue and project = room.project
              order by priority desc, id limit 50000) x
            where x.crashes < $7 and ",
         served!("x", "$3", "$4"),
@@ -106,9 +111,9 @@ pub(super) async fn ready_capped(
     );
     let (endpoints, except) = served.lists();
     let (projects, tasks, usual) = caps(served);
-    let query = sqlx::query(SQL).bind(queue.as_str()).bind(i64::from(limit)).bind(endpoints).bind(except);
+    let query = sqlx::query(SQL).bind(names(queues)).bind(i64::from(limit)).bind(endpoints).bind(except);
     let query = query.bind(projects).bind(tasks).bind(codec::int(SUSPECT_CRASHES)).bind(usual);
-    query.fetch_all(pool).await?.iter().map(rows::bell).collect()
+    query.fetch_all(db).await?.iter().map(rows::bell).collect()
 }
 
 pub(super) async fn expire(pool: &PgPool, limit: u32) -> Result<Vec<Change>> {

@@ -101,7 +101,7 @@ pub(super) async fn claim(
 
 /// `running()` locks a project before it counts, so that of several claims one after the other sees what is left.
 pub(super) async fn claim_capped(
-    pool: &PgPool,
+    db: &mut PgConnection,
     worker: WorkerId,
     ids: &[TaskId],
     served: &Served,
@@ -127,7 +127,7 @@ pub(super) async fn claim_capped(
     let (projects, tasks, usual) = caps(served);
     let query = sqlx::query(SQL).bind(worker.0).bind(rows::uuids(ids)).bind(endpoints).bind(except);
     let query = query.bind(codec::int(SUSPECT_CRASHES)).bind(projects).bind(tasks).bind(usual);
-    query.fetch_all(pool).await?.iter().map(rows::claimed).collect()
+    query.fetch_all(db).await?.iter().map(rows::claimed).collect()
 }
 
 /// The suspect that has waited longest in these queues. The literal is that of the index `tasks_suspect`; the state fits no other

@@ -191,8 +191,8 @@ impl Store for SqliteStore {
         self.read(|db| sweep::ready(db, queue, limit, served)).await
     }
 
-    async fn ready_capped(&self, queue: &QueueName, limit: u32, served: &Served) -> Result<Vec<Bell>> {
-        self.read(|db| sweep::ready_capped(db, queue, limit, served)).await
+    async fn ready_capped(&self, queues: &[QueueName], limit: u32, served: &Served) -> Result<Vec<Bell>> {
+        self.read(|db| sweep::ready_capped(db, queues, limit, served)).await
     }
 
     async fn expire(&self, limit: u32) -> Result<Vec<Change>> {

@@ -105,10 +105,12 @@ pub(super) const ROOM: &str =
 /// See [`super::super::Store::ready_capped`].
 pub(super) async fn ready_capped(
     db: &SqlitePool,
-    queue: &QueueName,
+    queues: &[QueueName],
     limit: u32,
     served: &Served,
 ) -> Result<Vec<Bell>, Fault> {
+    const TENANTS: &str =
+        concat!("with recursive ", tenants!(), " select project from tenants where project is not null");
     const SQL: &str = concat!(
         "select id, project, queue, priority, crashes from (
            select id, project, queue, priority, crashes, endpoint, model from tasks
@@ -118,21 +120,16 @@ pub(super) async fn ready_capped(
         " order by c.priority desc, c.id limit ?6"
     );
     let (endpoints, except) = upstreams::lists(served);
-    let tenants: Vec<Uuid> = sqlx::query_scalar(concat!(
-        "with recursive ",
-        tenants!(),
-        " select project from tenants where project is not null"
-    ))
-    .bind(queue.as_str())
-    .fetch_all(db)
-    .await?;
     let mut bells = Vec::new();
-    for project in tenants {
-        let Some(cap) = served.capped.of(ProjectId(project)) else { continue };
-        let room: i64 = sqlx::query_scalar(ROOM).bind(project).bind(cap).fetch_one(db).await?;
-        let query = sqlx::query(SQL).bind(queue.as_str()).bind(project).bind(&endpoints).bind(&except);
-        let found = query.bind(SUSPECT_CRASHES).bind(room.min(limit.into())).fetch_all(db).await?;
-        bells.extend(found.iter().map(rows::bell).collect::<Result<Vec<_>, Fault>>()?);
+    for queue in queues {
+        let tenants: Vec<Uuid> = sqlx::query_scalar(TENANTS).bind(queue.as_str()).fetch_all(db).await?;
+        for project in tenants {
+            let Some(cap) = served.capped.of(ProjectId(project)) else { continue };
+            let room: i64 = sqlx::query_scalar(ROOM).bind(project).bind(cap).fetch_one(db).await?;
+            let query = sqlx::query(SQL).bind(queue.as_str()).bind(project).bind(&endpoints).bind(&except);
+            let found = query.bind(SUSPECT_CRASHES).bind(room.min(limit.into())).fetch_all(db).await?;
+            bells.extend(found.iter().map(rows::bell).collect::<Result<Vec<_>, Fault>>()?);
+        }
     }
     Ok(bells)
 }

@@ -46,7 +46,7 @@ async fn only_so_many_run<S: Store + Registry>(store: &S) {
     let (queue, served) = (&tasks[0].queue, capped(tasks[0].project, 2));
     let ready = async |capped: bool| {
         let found = match capped {
-            true => store.ready_capped(queue, 10, &served).await,
+            true => store.ready_capped(std::slice::from_ref(queue), 10, &served).await,
             false => store.ready(queue, 10, &served).await,
         };
         found.expect("ready").into_iter().map(|bell| bell.task).collect::<HashSet<_>>()
@@ -78,7 +78,7 @@ async fn everybody_has_the_usual_cap<S: Store + Registry>(store: &S) {
     let served = Served { capped: usual.clone(), ..Served::default() };
     assert!(store.ready(queue, 10, &served).await.expect("ready").is_empty());
     assert!(store.claim(worker, &ids(&tasks), &served).await.expect("claim").is_empty());
-    let best = store.ready_capped(queue, 10, &served).await.expect("ready");
+    let best = store.ready_capped(std::slice::from_ref(queue), 10, &served).await.expect("ready");
     assert_eq!(best.iter().map(|bell| bell.task).collect::<Vec<_>>(), [tasks[1].id]);
     let mine = store.claim_capped(worker, &ids(&tasks), &served).await.expect("claim");
     assert_eq!(claimed(&mine), HashSet::from([tasks[1].id]));
