@@ -98,9 +98,9 @@ pub(super) async fn ready(
     found.iter().map(rows::bell).collect()
 }
 
-/// How many more of project ?1 may run, of ?2 in all.
+/// How many more of project ?1 may run, of ?2 in all. The plus keeps the index of all its tasks out: few of them run.
 pub(super) const ROOM: &str =
-    "select max(?2 - count(*), 0) from tasks where started_by is not null and project = ?1";
+    "select max(?2 - count(*), 0) from tasks where started_by is not null and +project = ?1";
 
 /// See [`super::super::Store::ready_capped`].
 pub(super) async fn ready_capped(
