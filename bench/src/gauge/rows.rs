@@ -1,16 +1,19 @@
 //! The rows of a system under test: when each task was accepted, started and done, and what that cost the database.
 
 use anyhow::{Context, bail};
+use shared::task::TaskId;
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, SqlitePool,
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use std::{
+    collections::HashMap,
     fs,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
+use uuid::Uuid;
 
 /// A system's tasks.
 #[derive(Debug)]
@@ -133,14 +136,18 @@ impl Rows {
         Ok(rows.into_iter().map(life).collect())
     }
 
-    /// The lives of a project's tasks that were accepted at `since` (ms) or later and have started.
-    pub(crate) async fn started(&self, since: f64, project: &str) -> anyhow::Result<Vec<Life>> {
+    /// When a project's tasks that were accepted at `since` or later were accepted and started, ms.
+    pub(crate) async fn started(
+        &self,
+        since: f64,
+        project: &str,
+    ) -> anyhow::Result<HashMap<TaskId, (f64, f64)>> {
         let Self::Postgres(pool, _) = self else { bail!("only where there are projects") };
-        let sql = "select t.created_at::float8, t.started_at::float8, coalesce(t.finished_at, t.started_at)::float8
+        let sql = "select t.id, t.created_at::float8, t.started_at::float8
           from tasks t join projects p on p.id = t.project where t.created_at >= $1 and t.started_at is not null and p.name = $2";
-        let rows: Vec<(f64, f64, f64)> =
+        let rows: Vec<(Uuid, f64, f64)> =
             sqlx::query_as(sql).bind(since).bind(project).fetch_all(pool).await?;
-        Ok(rows.into_iter().map(|row| Life { created: row.0, started: row.1, finished: row.2 }).collect())
+        Ok(rows.into_iter().map(|(id, created, started)| (TaskId(id), (created, started))).collect())
     }
 
     /// WAL and kinds of updates so far; nothing of SQLite.

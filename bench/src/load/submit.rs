@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, id};
 use anyhow::{Context, bail};
+use shared::clock::UnixMs;
 use std::{
     net::SocketAddr,
     sync::{
@@ -22,6 +23,8 @@ pub(crate) struct Sent {
     pub(crate) ids: Vec<String>,
     /// Milliseconds of each request. In an open loop they count from the moment it was due.
     pub(crate) took_ms: Vec<f64>,
+    /// That moment, milliseconds since the epoch.
+    pub(crate) due_ms: Vec<f64>,
     /// From the first request to the last answer.
     pub(crate) seconds: f64,
 }
@@ -58,7 +61,7 @@ pub(crate) async fn send(
         opened.push(Connection::open(api).await?);
     }
     let (request, next): (Arc<[u8]>, _) = (request.into(), Arc::new(AtomicU32::new(0)));
-    let began = Instant::now();
+    let began = (Instant::now(), UnixMs::now());
     let mut senders = JoinSet::new();
     for connection in opened {
         senders.spawn(sender(connection, request.clone(), next.clone(), count, pace, expect, began));
@@ -68,8 +71,9 @@ pub(crate) async fn send(
         let sent = sent??;
         all.ids.extend(sent.ids);
         all.took_ms.extend(sent.took_ms);
+        all.due_ms.extend(sent.due_ms);
     }
-    all.seconds = began.elapsed().as_secs_f64();
+    all.seconds = began.0.elapsed().as_secs_f64();
     Ok(all)
 }
 
@@ -80,7 +84,7 @@ async fn sender(
     count: u32,
     pace: Pace,
     expect: &'static [u16],
-    began: Instant,
+    began: (Instant, UnixMs),
 ) -> anyhow::Result<Sent> {
     let mut sent = Sent::default();
     loop {
@@ -91,13 +95,14 @@ async fn sender(
         let due = match pace {
             Pace::Closed => Instant::now(),
             Pace::PerSecond(rate) => {
-                let due = began + Duration::from_secs_f64(f64::from(number) / rate);
+                let due = began.0 + Duration::from_secs_f64(f64::from(number) / rate);
                 sleep_until(due).await;
                 due
             }
         };
         let answer = connection.call(&request).await?;
         sent.took_ms.push(due.elapsed().as_secs_f64() * 1e3);
+        sent.due_ms.push(began.1.0 as f64 + (due - began.0).as_secs_f64() * 1e3);
         if !expect.contains(&answer.status) {
             bail!("status {}: {}", answer.status, String::from_utf8_lossy(answer.body));
         }

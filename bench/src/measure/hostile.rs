@@ -1,6 +1,8 @@
 //! One project asks for ten times what the worker can do, the other for a little: what the other one feels, beside the same minute
 //! without the first.
 //!
+//! `pick_up` counts from the row's first stamp, in whole milliseconds; `start` from the moment the request was due.
+//!
 //! Limits as an operator sets them: of a project no more than three quarters of the slots, so many requests a minute as the worker can
 //! do, and five hundred tasks that wait. What is too much is refused.
 
@@ -40,7 +42,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     let flood = flood?;
     figures.insert("flood_per_s".into(), flood.per_s());
     figures.insert("flood_accepted_share".into(), flood.ids.len() as f64 / flood.took_ms.len() as f64);
-    for name in ["accept", "pick_up"] {
+    for name in ["accept", "pick_up", "start"] {
         for percent in [50, 99] {
             let of = |when: &str| figures.get(&format!("{when}_{name}_p{percent}_ms")).copied();
             let times = of("beside").context("no figure")? / of("alone").context("no figure")?;
@@ -59,7 +61,12 @@ async fn guest(load: Load, running: &Running, when: &str, figures: &mut Figures)
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let lives = running.rows.started(since, "acme").await?;
     anyhow::ensure!(lives.len() == sent.ids.len(), "{} of {} have started", lives.len(), sent.ids.len());
-    let waits = lives.iter().map(|life| life.started - life.created).collect();
+    let waits = lives.values().map(|(created, started)| started - created).collect();
     percentiles(figures, &format!("{when}_pick_up"), waits);
+    let mut starts = Vec::new();
+    for (id, due) in sent.ids.iter().zip(&sent.due_ms) {
+        starts.push(lives.get(&id.parse()?).context("it has not started")?.1 - due);
+    }
+    percentiles(figures, &format!("{when}_start"), starts);
     Ok(())
 }
