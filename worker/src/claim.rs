@@ -117,7 +117,9 @@ async fn next(ctx: &Context, worker: WorkerId, free: usize, outage: &mut Outage)
         Vec::new()
     });
     outage.store = down;
-    if ids.as_ref().is_some_and(|ids| !down && claimed.len() < ids.len()) {
+    // Where projects have caps, that many ids are left over says nothing: who looks for suspects looks by itself.
+    let capped = !ctx.backends.caps.known().is_nobody();
+    if ids.as_ref().is_some_and(|ids| !capped && !down && claimed.len() < ids.len()) {
         ctx.suspicion.notify_one();
     }
     if down || (ids.is_none() && claimed.len() < free) {
