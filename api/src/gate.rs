@@ -22,6 +22,9 @@ use shared::task::RequestId;
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
+/// So many are about to be added to a response, at most.
+const HEADERS: usize = 16;
+
 /// The address of the other end of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
@@ -50,6 +53,8 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
     };
     let tokens = response.extensions().get::<Allowance>().copied();
     let mut response = rendered(response, request_id, problem);
+    // All at once: it grows by half otherwise, again and again.
+    response.headers_mut().reserve(HEADERS);
     for allowance in allowance.into_iter().chain(tokens) {
         allowance.tell(response.headers_mut());
     }

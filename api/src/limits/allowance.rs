@@ -3,7 +3,10 @@
 use super::Unit;
 use http::{HeaderMap, HeaderValue, header::HeaderName};
 use shared::limits::{Left, WINDOW};
-use std::time::Duration;
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 /// The limit that is nearest to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +58,20 @@ impl Allowance {
         let (name, quota, left) = (self.unit(), self.quota, self.left);
         // A refused one is told when to come again, and not when all of it will be there.
         let reset = if left.wait.is_zero() { left.reset } else { left.wait };
-        let seconds = reset.as_secs_f64();
-        headers.append(POLICY, ascii(format!(r#""{name}";q={quota};w={}"#, WINDOW.as_secs())));
-        headers.append(STATE, ascii(format!(r#""{name}";r={};t={}"#, left.remaining, seconds.ceil())));
+        // Rounded up: who comes a moment too early is refused again.
+        let millis = reset.as_nanos().div_ceil(1_000_000);
+        let (whole, millis) = (millis.div_ceil(1_000), (millis / 1_000, millis % 1_000));
         let [limit, remaining, until] = COUNTED[self.unit as usize].clone();
+        let mut text = String::with_capacity(64);
+        let mut ascii = |value: fmt::Arguments<'_>| {
+            text.clear();
+            let _ = text.write_fmt(value);
+            HeaderValue::from_str(&text).expect("digits and names are ASCII")
+        };
+        headers.append(POLICY, ascii(format_args!(r#""{name}";q={quota};w={}"#, WINDOW.as_secs())));
+        headers.append(STATE, ascii(format_args!(r#""{name}";r={};t={whole}"#, left.remaining)));
+        headers.insert(until, ascii(format_args!("{}.{:03}s", millis.0, millis.1)));
         headers.insert(limit, quota.into());
         headers.insert(remaining, left.remaining.into());
-        headers.insert(until, ascii(format!("{seconds:.3}s")));
     }
-}
-
-fn ascii(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("digits and names are ASCII")
 }

@@ -81,7 +81,10 @@ impl Rooms {
             return Err(ApiError::QueueFull { quota, never: true });
         }
         let room = self.room(project);
-        let mut room = timeout(DEADLINE, room.lock()).await?;
+        let mut room = match room.try_lock() {
+            Ok(room) => room,
+            Err(_) => timeout(DEADLINE, room.lock()).await?,
+        };
         if !room.is_known(quota, more, Instant::now()) {
             let asked = Instant::now();
             let waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;

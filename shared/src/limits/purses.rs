@@ -56,15 +56,20 @@ impl Purses {
             return None;
         }
         let mut all = self.all();
-        let purse =
-            |charge: &Charge| all.purses.get(&charge.bucket).filter(|purse| purse.speaks_of(charge, now));
-        let purses: Vec<&Purse> = ask.charges.iter().map(purse).collect::<Option<_>>()?;
-        let pairs = || purses.iter().zip(&ask.charges);
-        if pairs().any(|(purse, charge)| purse.refuses(charge.cost, now).is_some()) {
-            let left = pairs().map(|(purse, charge)| purse.left(purse.refuses(charge.cost, now), now));
+        let (mut pays, mut refuses) = (true, false);
+        for charge in &ask.charges {
+            let purse = all.purses.get(&charge.bucket).filter(|purse| purse.speaks_of(charge, now))?;
+            pays &= purse.pays(charge.cost, now);
+            refuses |= purse.refuses(charge.cost, now).is_some();
+        }
+        if refuses {
+            let left = ask.charges.iter().map(|charge| {
+                let purse = &all.purses[&charge.bucket];
+                purse.left(purse.refuses(charge.cost, now), now)
+            });
             return Some(Verdict { charged: false, left: left.collect() });
         }
-        if !pairs().all(|(purse, charge)| purse.pays(charge.cost, now)) {
+        if !pays {
             return None;
         }
         let left = ask.charges.iter().map(|charge| {
