@@ -169,7 +169,7 @@ fn usable(jwk: &Jwk) -> Option<(String, Arc<Key>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     fn write(path: &Path, kids: &[&str]) {
         let key = |kid: &&str| {
@@ -184,17 +184,24 @@ mod tests {
         issuer.key(Some(kid), Algorithm::EdDSA).await.is_some()
     }
 
-    #[tokio::test]
-    async fn a_new_key_is_looked_for_and_a_lost_set_stays() {
+    /// A provider with a file, its issuer, and what keeps it going.
+    fn provider(kids: &[&str], again: Duration) -> (tempfile::TempDir, PathBuf, Issuer, JoinSet<()>) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("jwks.json");
-        write(&path, &["old"]);
-        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-        let again = Duration::from_millis(300);
-        let issuer = Issuer::paced(&mut tasks, KeySource::File(path.clone()), stop.clone(), again);
-        let issuer = issuer.expect("a client");
-        assert!(knows(&issuer, "old").await && !knows(&issuer, "new").await);
+        write(&path, kids);
+        let mut tasks = JoinSet::new();
+        let source = KeySource::File(path.clone());
+        let issuer = Issuer::paced(&mut tasks, source, CancellationToken::new(), again).expect("a client");
+        (folder, path, issuer, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_looked_for_and_a_lost_set_stays() {
+        let again = Duration::from_secs(1);
+        let (_folder, path, issuer, _tasks) = provider(&["old"], again);
+        assert!(knows(&issuer, "old").await);
         write(&path, &["new"]);
+        assert!(!knows(&issuer, "new").await, "nobody waits for a look that is not due");
         sleep(again * 2).await;
         assert!(
             knows(&issuer, "new").await && !knows(&issuer, "old").await,
@@ -203,6 +210,34 @@ mod tests {
         std::fs::remove_file(&path).expect("a file is removed");
         sleep(again * 2).await;
         assert!(!knows(&issuer, "newer").await && knows(&issuer, "new").await, "the last good set stays");
-        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_token_that_names_no_key_means_the_only_one() {
+        for (kids, found) in [(&["one"][..], true), (&["one", "other"], false), (&[], false)] {
+            let (_folder, _path, issuer, _tasks) = provider(kids, AGAIN);
+            assert_eq!(issuer.key(None, Algorithm::EdDSA).await.is_some(), found, "{kids:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_for_its_signatures_alone() {
+        let key = |more: &[(&str, &str)]| {
+            let mut json = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "k",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+            more.iter().for_each(|(name, value)| json[name] = (*value).into());
+            usable(&serde_json::from_value(json).expect("a JWK")).map(|(_, key)| key)
+        };
+        let good = key(&[("use", "sig"), ("alg", "EdDSA")]).expect("a good key");
+        assert!(good.is_for(Algorithm::EdDSA) && !good.is_for(Algorithm::RS256));
+        assert!(!good.is_for(Algorithm::HS256), "a public key is no shared secret");
+        assert!(!key(&[("alg", "ES256")]).expect("odd").is_for(Algorithm::EdDSA), "the set says for what");
+        assert!(key(&[]).expect("nothing said").is_for(Algorithm::EdDSA));
+        assert!(key(&[("use", "enc")]).is_none(), "it is for secrets");
+        let shared = serde_json::json!({"kty": "oct", "kid": "s", "k": "c2VjcmV0"});
+        assert!(
+            usable(&serde_json::from_value(shared).expect("a JWK")).is_none(),
+            "whoever verifies could sign"
+        );
     }
 }
