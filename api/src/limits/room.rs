@@ -57,6 +57,15 @@ impl Room {
             now < count.fresh_until || (now < count.roomy_until && taken < roomy)
         })
     }
+
+    fn take(&mut self, quota: u32, more: u32) -> Result<(), ApiError> {
+        let waiting = self.waiting.saturating_add(more);
+        if waiting > quota {
+            return Err(ApiError::QueueFull { quota, never: more > quota });
+        }
+        self.waiting = waiting;
+        Ok(())
+    }
 }
 
 impl Rooms {
@@ -77,9 +86,6 @@ impl Rooms {
     /// # Errors
     /// There is none, or the database is away.
     pub(super) async fn take(&self, project: ProjectId, quota: u32, more: u32) -> Result<(), ApiError> {
-        if more > quota {
-            return Err(ApiError::QueueFull { quota, never: true });
-        }
         let room = self.room(project);
         let mut room = match room.try_lock() {
             Ok(room) => room,
@@ -92,11 +98,7 @@ impl Rooms {
             let count = Count { waiting, fresh_until: now + FRESH.max(10 * took), roomy_until: now + ROOMY };
             *room = Room { waiting, count: Some(count) };
         }
-        if room.waiting.saturating_add(more) > quota {
-            return Err(ApiError::QueueFull { quota, never: false });
-        }
-        room.waiting += more;
-        Ok(())
+        room.take(quota, more)
     }
 
     /// Gives room back: there is no task.
@@ -123,5 +125,15 @@ mod tests {
         assert!(known(200, 49, FRESH) && known(248, 1, FRESH * 2), "less than a sixteenth of 800");
         assert!(!known(200, 50, FRESH) && !known(249, 1, FRESH));
         assert!(!known(200, 1, ROOMY));
+    }
+
+    #[test]
+    fn what_does_not_fit_takes_nothing() {
+        let mut room = Room::default();
+        assert!(room.take(10, 6).is_ok());
+        assert!(matches!(room.take(10, 5), Err(ApiError::QueueFull { quota: 10, never: false })));
+        assert!(matches!(room.take(10, 11), Err(ApiError::QueueFull { quota: 10, never: true })));
+        assert!(room.take(10, 4).is_ok() && room.waiting == 10);
+        assert!(room.take(10, u32::MAX).is_err() && room.take(10, 0).is_ok());
     }
 }
