@@ -76,6 +76,8 @@ pub(super) async fn ready(
     query.fetch_all(pool).await?.iter().map(rows::bell).collect()
 }
 
+/// What runs is found by its worker alone, and counted after that: to a planner that has seen no rows yet, an index in the order of
+/// projects is as good, and it holds every task there is. Every worker's id is beyond the nil one, which says so to the planner.
 pub(super) async fn ready_capped(
     db: &mut PgConnection,
     queues: &[QueueName],
@@ -92,9 +94,10 @@ pub(super) async fn ready_capped(
         tenants!("lanes.queue"),
         "  select project from tenants where project is not null) t
            where $8::int is not null and ($5 is null or t.project <> all($5))
+         ), held as materialized (
+           select project from tasks where started_by > '00000000-0000-0000-0000-000000000000'
          ), running as materialized (
-           select project, count(*) as tasks from tasks
-           where started_by is not null and ($8 is not null or project = any($5)) group by project
+           select project, count(*) as tasks from held where $8 is not null or project = any($5) group by project
          ), room as materialized (
            select c.queue, c.project, least(c.tasks - coalesce(r.tasks, 0), $2) as tasks
            from capped c left join running r on r.project = c.project
