@@ -39,7 +39,7 @@ async fn register(ctx: &Context) -> WorkerId {
             Ok(Ok(())) => {
                 tracing::info!(worker = %worker.id, slots = worker.slots, "registered");
                 failpoint::pass(Point::LeaseRegistered);
-                // With its slots more caps may be reached.
+                // With its slots more caps may be reached; if this fails, the sweep's look comes a period later.
                 let _ = timeout(STORE_PATIENCE, ctx.backends.caps.refresh()).await;
                 ctx.worker.send_replace(Some(worker.id));
                 return worker.id;

@@ -60,7 +60,7 @@ impl Allowance {
         let reset = if left.wait.is_zero() { left.reset } else { left.wait };
         // Rounded up: who comes a moment too early is refused again.
         let millis = reset.as_nanos().div_ceil(1_000_000);
-        let (whole, millis) = (millis.div_ceil(1_000), (millis / 1_000, millis % 1_000));
+        let (seconds, thousandths) = (millis / 1_000, millis % 1_000);
         let [limit, remaining, until] = COUNTED[self.unit as usize].clone();
         let mut text = String::with_capacity(64);
         let mut ascii = |value: fmt::Arguments<'_>| {
@@ -69,8 +69,11 @@ impl Allowance {
             HeaderValue::from_str(&text).expect("digits and names are ASCII")
         };
         headers.append(POLICY, ascii(format_args!(r#""{name}";q={quota};w={}"#, WINDOW.as_secs())));
-        headers.append(STATE, ascii(format_args!(r#""{name}";r={};t={whole}"#, left.remaining)));
-        headers.insert(until, ascii(format_args!("{}.{:03}s", millis.0, millis.1)));
+        headers.append(
+            STATE,
+            ascii(format_args!(r#""{name}";r={};t={}"#, left.remaining, millis.div_ceil(1_000))),
+        );
+        headers.insert(until, ascii(format_args!("{seconds}.{thousandths:03}s")));
         headers.insert(limit, quota.into());
         headers.insert(remaining, left.remaining.into());
     }

@@ -1,8 +1,8 @@
 //! How much callers may do: each request is charged to the caller's key or user, its project and its address; each task's tokens to the
 //! first two. What is not limited is not charged, and costs nothing.
 //!
-//! Where the buckets ([`shared::limits`]) cannot say at once, the charges of all requests that are under way go there in common. Tokens are reserved when a task is
-//! accepted; the worker settles with what was really used.
+//! Where the buckets ([`shared::limits`]) cannot say at once, the charges of all requests that are under way go there in common. Tokens
+//! are reserved when a task is accepted; the worker settles with what was really used.
 
 mod address;
 mod allowance;
@@ -40,7 +40,7 @@ pub(crate) struct Limiter {
     asks: Batcher<Ask, Option<Verdict>>,
 }
 
-/// What is counted.
+/// What is counted. Tables by unit have two entries, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Requests,

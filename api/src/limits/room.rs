@@ -91,7 +91,7 @@ impl Rooms {
             Ok(room) => room,
             Err(_) => timeout(DEADLINE, room.lock()).await?,
         };
-        if !room.is_known(quota, more, Instant::now()) {
+        if more <= quota && !room.is_known(quota, more, Instant::now()) {
             let asked = Instant::now();
             let waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
             let (now, took) = (Instant::now(), asked.elapsed());

@@ -1,5 +1,5 @@
-//! One project asks for ten times what the worker can do, the other for a little: what the other one feels, beside the same minute
-//! without the first.
+//! One project asks for ten times what the worker can do, the other for a little: what the other one feels, beside the same half
+//! minute without the first.
 //!
 //! `pick_up` counts from the row's first stamp, in whole milliseconds; `start` from the moment the request was due.
 //!
@@ -53,7 +53,7 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-/// The first project's minute.
+/// The first project's half minute.
 async fn guest(load: Load, running: &Running, when: &str, figures: &mut Figures) -> anyhow::Result<()> {
     let (count, since) = (load.count(GUEST_PER_S as u32 * LASTS), now_ms());
     let sent = send(running.api, &running.submit, (count, 16), Pace::PerSecond(GUEST_PER_S), &[202]).await?;
