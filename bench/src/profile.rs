@@ -1,7 +1,9 @@
 //! The named runs: which figures of which systems.
 
 use crate::{
-    measure::Measure::{self, Accept, Backlog, Hostile, Idle, InFlight, Read, Relay, Slots, Steady, Through},
+    measure::Measure::{
+        self, Accept, AcceptPaced, Backlog, Hostile, Idle, InFlight, Read, Relay, Slots, Steady, Through,
+    },
     system::System::{self, Bullmq, Celery, Longhaul, LonghaulApalis, LonghaulEmbedded, LonghaulGuarded},
 };
 
@@ -37,7 +39,7 @@ pub(crate) const ALL: &[Profile] = &[
         name: "trust",
         about: "what keys and limits cost, and what they are good for: one project that asks for ten times what there is",
         systems: &[Longhaul, LonghaulGuarded],
-        measures: &[Accept, Read, Through, Hostile],
+        measures: &[Accept, AcceptPaced, Read, Through, Hostile],
     },
     Profile {
         name: "all",

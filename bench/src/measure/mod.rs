@@ -32,7 +32,9 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 pub(crate) enum Measure {
     /// Submits on 64 connections while nothing is worked on.
     Accept,
-    /// The same with a worker and a model that answers at once: until the last row is done.
+    /// The same, 10,000 a second: what each of them costs.
+    AcceptPaced,
+    /// Submits with a worker and a model that answers at once: until the last row is done.
     Through,
     /// 200 a second: what a task waits when the system is neither idle nor full.
     Steady,
@@ -82,7 +84,8 @@ impl Measure {
 pub(crate) async fn run(measure: Measure, system: System, scale: f64) -> anyhow::Result<Figures> {
     let load = Load { system, scale };
     match measure {
-        Measure::Accept => accept::run(load).await,
+        Measure::Accept => accept::run(load, Pace::Closed).await,
+        Measure::AcceptPaced => accept::paced(load).await,
         Measure::Through => through::run(load, Way::Flood).await,
         Measure::Steady => through::run(load, Way::Steady).await,
         Measure::Idle => idle::run(load).await,
