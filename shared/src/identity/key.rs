@@ -105,4 +105,33 @@ mod tests {
     fn no_two_are_alike() {
         assert_ne!(ApiKey::generate().expose(), ApiKey::generate().expose());
     }
+
+    #[test]
+    fn no_digit_is_likelier_than_another() {
+        let mut seen = [0_i32; 128];
+        for _ in 0..10_000 {
+            let key = ApiKey::generate();
+            key.expose()[PREFIX.len()..][..RANDOM].bytes().for_each(|digit| seen[usize::from(digit)] += 1);
+        }
+        for digit in BASE62 {
+            let times = seen[usize::from(*digit)];
+            // 320,000 / 62, and eight standard deviations.
+            assert!((times - 5_161).abs() < 570, "{} came {times} times", char::from(*digit));
+        }
+    }
+
+    #[test]
+    fn keys_that_were_given_out_stay_good() {
+        assert!(ApiKey::is_well_formed("lh_0123456789ABCDEFGHIJKLMNOPQRSTUV1ggZdL"));
+        assert!(!ApiKey::is_well_formed("lh_--------------------------------1hgAQs"), "no digits");
+        assert_eq!(ApiKey::digest("abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+
+    #[test]
+    fn a_hint_tells_four_digits() {
+        let key = ApiKey::generate();
+        assert_eq!(key.hint(), &key.expose()[..7]);
+        let text = key.expose().to_owned();
+        assert_eq!(Secret::from(key).expose(), text);
+    }
 }

@@ -138,4 +138,17 @@ mod tests {
         assert_eq!(Scope::ALL.into_iter().collect::<Scopes>(), Scopes::ALL);
         assert_eq!("read,write".parse::<Scopes>(), Err(UnknownScope("write".into())));
     }
+
+    #[test]
+    fn a_set_holds_what_was_put_in_and_nothing_else() {
+        for scope in Scope::ALL {
+            let set: Scopes = [scope, scope].into_iter().collect();
+            let held: Vec<_> = Scope::ALL.into_iter().filter(|other| set.contains(*other)).collect();
+            assert_eq!(held, [scope]);
+            assert!(!set.is_empty());
+            assert_eq!(format!("{set:?}"), scope.as_str());
+        }
+        assert!(Scopes::default().is_empty() && " , ".parse() == Ok(Scopes::default()));
+        assert!(serde_json::from_str::<Scopes>(r#"["read","write"]"#).is_err());
+    }
 }

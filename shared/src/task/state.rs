@@ -130,3 +130,51 @@ impl Step {
         Self::Retry,
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What can happen in a state, and where that leads.
+    fn ways(state: State) -> Vec<(Step, State)> {
+        Step::ALL.into_iter().filter_map(|step| Some((step, state.next(step)?))).collect()
+    }
+
+    #[test]
+    fn a_run_goes_on_to_its_end_and_a_retry_is_another() {
+        use State::{Cancelled, Completed, Expired, Failed, InProgress, Queued, Scheduled};
+        let stopped = [(Step::Cancel, Cancelled), (Step::Expire, Expired)];
+        assert_eq!(ways(Scheduled), [&[(Step::Due, Queued)][..], &stopped].concat());
+        assert_eq!(ways(Queued), [&[(Step::Claim, InProgress)][..], &stopped].concat());
+        let ran = [
+            (Step::Complete, Completed),
+            (Step::Fail, Failed),
+            (Step::Again, Scheduled),
+            (Step::Release, Queued),
+        ];
+        assert_eq!(ways(InProgress), [&ran[..], &stopped].concat());
+        assert!(ways(Completed).is_empty(), "there is nothing to repeat");
+        for ended in [Failed, Cancelled, Expired] {
+            assert_eq!(ways(ended), [(Step::Retry, Queued)]);
+        }
+    }
+
+    #[test]
+    fn what_is_terminal_is_left_by_a_retry_alone() {
+        for state in State::ALL {
+            let stays = ways(state).iter().all(|(step, _)| *step == Step::Retry);
+            assert_eq!(state.is_terminal(), stays, "{state}");
+        }
+    }
+
+    #[test]
+    fn words_are_the_same_everywhere_and_read_back() {
+        for state in State::ALL {
+            let word = state.to_string();
+            assert_eq!(serde_json::to_value(state).expect("JSON"), *word);
+            assert_eq!(word.parse(), Ok(state));
+        }
+        assert_eq!(State::InProgress.to_string(), "in_progress");
+        assert_eq!("running".parse::<State>(), Err(UnknownState));
+    }
+}
