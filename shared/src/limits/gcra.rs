@@ -84,4 +84,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_is_left_is_told_in_whole_numbers() {
+        let used = charge(0.0, 7, 3).after;
+        assert_eq!(
+            left(used, 7, 0.5),
+            Left { remaining: 4, reset: Duration::from_micros(25_714_285), wait: Duration::from_micros(1) },
+            "a wait is never too short"
+        );
+        assert_eq!(left(0.0, 7, 0.0).remaining, 7);
+        assert_eq!(left(2.0 * SPAN, 7, 0.0).remaining, 0, "a debt");
+    }
+
+    #[test]
+    fn a_thousandth_of_a_microsecond_is_no_reason_to_wait() {
+        assert_eq!(SPAN, 6e7);
+        assert_eq!(charge(SPAN - 6e6 + 5e-4, 10, 1).wait, 0.0);
+        assert_eq!(charge(SPAN - 6e6 - 5e-4, 10, 1).wait, 0.0);
+        assert_eq!(charge(SPAN - 6e6 + 1.0, 10, 1).wait, 1.0);
+    }
 }

@@ -98,3 +98,54 @@ impl Limits for MemoryLimits {
         Ok(self.judge(asks))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn charge(bucket: &str, cost: i64) -> Charge {
+        Charge { bucket: bucket.into(), quota: 10, cost }
+    }
+
+    #[test]
+    fn charges_are_made_together_or_not_at_all() {
+        let limits = MemoryLimits::default();
+        let (now, later) = (limits.start + Duration::from_secs(90), limits.start + Duration::from_secs(96));
+        let ask = |charges: [Charge; 2], forced| Ask { charges: charges.into(), forced };
+        let both = |costs: [i64; 2], forced, now| {
+            let ask = ask([charge("a", costs[0]), charge("b", costs[1])], forced);
+            let verdict = limits.judge_at(&[ask], now).remove(0);
+            (verdict.charged, verdict.left.iter().map(|left| left.remaining).collect::<Vec<_>>())
+        };
+        assert_eq!(both([4, 10], false, now), (true, vec![6, 0]));
+        assert_eq!(both([1, 1], false, now), (false, vec![6, 0]));
+        assert_eq!(both([1, 1], false, later), (true, vec![6, 0]), "one comes back every 6 s");
+        assert_eq!(both([1, 1], true, later), (true, vec![5, 0]), "what was spent was spent");
+        assert_eq!(both([1, 1], false, later + Duration::from_secs(6)), (false, vec![6, 0]));
+    }
+
+    #[tokio::test]
+    async fn a_question_charges_nothing() {
+        let start = Instant::now() - Duration::from_secs(60);
+        let limits = MemoryLimits { start, buckets: Mutex::default() };
+        let ask = Ask { charges: vec![charge("a", 10)], forced: false };
+        assert_eq!(limits.wait(&charge("a", 10)), Duration::ZERO);
+        assert!(limits.at_once(&ask).expect("a verdict").charged);
+        let taken = limits.take(&[ask.clone(), ask]).await.expect("verdicts");
+        assert!(taken.len() == 2 && taken.iter().all(|verdict| !verdict.charged));
+        let wait = limits.wait(&charge("a", 10)).as_secs();
+        assert!((30..=60).contains(&wait), "ten a minute: {wait}");
+    }
+
+    #[test]
+    fn empty_buckets_go_once_there_are_many() {
+        let mut buckets = Buckets::default();
+        buckets.empty_at.extend((0..SWEEP_AT).map(|n| (n.to_string().into(), n as f64)));
+        buckets.sweep(1e9);
+        assert_eq!(buckets.empty_at.len(), SWEEP_AT, "not many");
+        buckets.empty_at.insert("last".into(), 1e9);
+        buckets.sweep(2_000.0);
+        assert_eq!(buckets.empty_at.len(), SWEEP_AT - 2_000);
+        assert_eq!(buckets.sweep_at, 2 * (SWEEP_AT - 2_000));
+    }
+}

@@ -128,3 +128,38 @@ pub trait Limits: Send + Sync {
         std::future::pending().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reservation() -> Reservation {
+        Reservation { tokens: 1_000, at: 5_000, buckets: vec![("a".into(), 60), ("b".into(), 600)] }
+    }
+
+    #[test]
+    fn what_the_time_has_given_back_is_not_given_back_again() {
+        let cost = |used, at| reservation().settled(used, UnixMs(at)).charges[0].cost;
+        assert_eq!(cost(200, 5_000), -800);
+        assert_eq!(cost(200, 20_000), -600, "a quarter of the window is over");
+        assert_eq!(cost(200, 65_000), 0);
+        assert_eq!(cost(200, 1_000_000), 0);
+        assert_eq!(cost(200, 0), -800, "a clock went back");
+        assert_eq!((cost(1_000, 20_000), cost(1_500, 1_000_000)), (0, 500), "more was used");
+    }
+
+    #[test]
+    fn every_bucket_pays_what_was_used() {
+        let charge = |bucket: &str, quota| Charge { bucket: bucket.into(), quota, cost: 7 };
+        let paid = reservation().charged(7);
+        assert_eq!(paid, Ask { charges: vec![charge("a", 60), charge("b", 600)], forced: true });
+        let kept = reservation().to_json();
+        assert_eq!(serde_json::from_str::<Reservation>(&kept).expect("a reservation"), reservation());
+    }
+
+    #[tokio::test]
+    async fn a_process_says_for_ever_that_it_is_there() {
+        let limits = MemoryLimits::default();
+        assert!(tokio::time::timeout(Duration::from_millis(1), limits.keep()).await.is_err());
+    }
+}
