@@ -321,4 +321,52 @@ mod tests {
             assert!(toml::from_str::<InputRule>(&format!("name = 'r'\n{wrong}")).is_err(), "{wrong}");
         }
     }
+
+    #[test]
+    fn a_bound_itself_is_allowed() {
+        let rule = "parameters = { temperature = { min = 0.5, max = 1.0 } }";
+        for temperature in ["0.5", "1.0", "null"] {
+            let body = format!(r#"{{"temperature":{temperature}}}"#);
+            assert_eq!(judged(&format!("name = 'r'\n{rule}"), &body), Ok(()));
+        }
+        assert_eq!(
+            refused(rule, r#"{"temperature":0.4}"#).1,
+            "Rule 'house': 'body.temperature' must be at least 0.5."
+        );
+        assert_eq!(judged("name = 'r'\noutput_tokens_max = 100", r#"{"max_tokens":7}"#), Ok(()));
+    }
+
+    #[test]
+    fn who_is_moderated_is_told_by_name() {
+        let rule = |text: &str| toml::from_str::<InputRule>(text).expect("a rule");
+        let moderation = "moderation = { upstream = 'guard' }";
+        let rules = [
+            rule("name = 'plain'"),
+            rule(&format!("name = 'asks'\n{moderation}")),
+            rule(&format!("name = 'others'\nprojects = ['globex']\n{moderation}")),
+        ];
+        let body: &RawValue = serde_json::from_str("{}").expect("JSON");
+        let names = check(&rules, "acme", "/v1/embeddings", "m", body);
+        assert_eq!(names, Ok(vec!["asks".to_owned()]));
+    }
+
+    #[test]
+    fn a_prompt_is_all_its_texts_and_no_labels() {
+        let body = br#"{"model":"m","n":1,"instructions":"a","messages":[
+            {"role":"user","content":["b",{"type":"text","text":"c"}]}]}"#;
+        assert_eq!(prompt(body), ["b", "c", "a"]);
+        assert!(prompt(b"[1]").is_empty());
+    }
+
+    #[test]
+    fn rules_are_equal_if_their_patterns_are() {
+        let rule = |pattern: &str| {
+            let text = format!("name = 'r'\ndeny_patterns = ['{pattern}']");
+            toml::from_str::<InputRule>(&text).expect("a rule")
+        };
+        assert_eq!(rule("a+"), rule("a+"));
+        assert_ne!(rule("a+"), rule("b+"));
+        let text = toml::to_string(&rule("a+")).expect("TOML");
+        assert_eq!(toml::from_str::<InputRule>(&text).expect("a rule"), rule("a+"));
+    }
 }

@@ -138,4 +138,37 @@ mod tests {
         );
         assert_eq!(capped(None).below(0), capped(None), "nobody works yet");
     }
+
+    #[test]
+    fn nothing_is_open_if_no_list_names_anything() {
+        let only = |endpoints: &[&str], except: &[&str]| {
+            let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+            Open::Only { endpoints: own(endpoints), except: own(except) }
+        };
+        assert!(only(&[], &[]).is_nothing());
+        assert!(!only(&["/v1"], &[]).is_nothing() && !only(&[], &["/v1 m"]).is_nothing());
+        assert!(!Open::All.is_nothing());
+        assert_eq!(Served::default().lists(), (None, None));
+        let some = Served { open: Arc::new(only(&["/v1"], &["/v1 m"])), ..Served::default() };
+        assert_eq!(some.lists(), (Some(&["/v1".to_owned()][..]), Some(&["/v1 m".to_owned()][..])));
+    }
+
+    #[test]
+    fn a_project_has_its_own_cap_or_the_usual_one() {
+        let own = Cap { project: ProjectId::new(), tasks: 5 };
+        let (other, stranger) = (Cap { project: ProjectId::new(), tasks: 6 }, ProjectId::new());
+        let capped = |usual| Capped { own: [other, own].into(), usual };
+        assert_eq!([own.project, stranger].map(|id| capped(Some(9)).of(id)), [Some(5), Some(9)]);
+        assert_eq!([own.project, stranger].map(|id| capped(None).of(id)), [Some(5), None]);
+        let few = [own.project, stranger];
+        assert_eq!(capped(None).only(few.into_iter()), Capped { own: [own].into(), usual: None });
+        let usual = Cap { project: stranger, tasks: 9 };
+        assert_eq!(
+            capped(Some(9)).only(few.into_iter()),
+            Capped { own: [own, usual].into(), usual: None },
+            "nobody else is asked about"
+        );
+        assert!(Capped::default().is_nobody());
+        assert!(!capped(None).is_nobody() && !Capped { usual: Some(9), ..Capped::default() }.is_nobody());
+    }
 }
