@@ -1,5 +1,7 @@
 //! What is this engine's own, and one walk through every verb. The contract is held by the conformance suite.
 
+mod fences;
+
 use super::*;
 use crate::task::{
     Answer, Backoff, BatchLine, Ending, ErrorCode, Idempotency, Policy, Relay, State, TaskError, Usage,
