@@ -119,6 +119,7 @@ fn is_quota(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn kind(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Kind {
         let headers =
@@ -161,5 +162,47 @@ mod tests {
         assert_eq!(of_error_object(r#"{"code":"429"}"#).kind, Kind::Throttled(None));
         assert_eq!(of_error_object(r#"{"code":503,"type":"x"}"#).kind, Kind::Transient);
         assert_eq!(of_error_object("{}").kind, Kind::Transient);
+    }
+
+    async fn get(url: String) -> reqwest::Result<bytes::Bytes> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        http.get(url).send().await?.bytes().await
+    }
+
+    /// What a request comes to whose server says this and is gone.
+    async fn after(said: &'static [u8]) -> Failure {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = async {
+            let (mut caller, _) = listener.accept().await.unwrap();
+            let heard = caller.read(&mut [0; 1 << 12]).await.unwrap();
+            assert!(heard > 0, "a request");
+            caller.write_all(said).await.unwrap();
+            caller.shutdown().await.unwrap();
+        };
+        let (got, ()) = tokio::join!(get(url), server);
+        of_transport(&got.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn who_was_never_reached_is_told_from_who_broke_off() {
+        let cut = after(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc").await;
+        assert_eq!((cut.kind, cut.code), (Kind::Transient, ErrorCode::UpstreamTruncated));
+        let silent = after(b"").await;
+        assert_eq!((silent.kind, silent.code), (Kind::Transient, ErrorCode::UpstreamUnreachable));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let away = of_transport(&get(url).await.unwrap_err());
+        assert_eq!((away.kind, away.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+    }
+
+    #[test]
+    fn a_failure_keeps_the_answer() {
+        let reply =
+            Reply { status: 400, content_type: "text/plain".into(), request_id: None, body: "no".into() };
+        let failure = of_status(400, &HeaderMap::new(), b"no").with(reply.clone());
+        assert_eq!(failure.reply, Some(Box::new(reply)));
+        assert_eq!(failure.kind, Kind::Permanent);
     }
 }

@@ -228,6 +228,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::config::Mode;
 
     #[tokio::test]
     async fn the_register_and_the_database_are_compared() {
@@ -244,5 +245,52 @@ mod tests {
         assert!(lost_stop.is_cancelled() && !kept_stop.is_cancelled() && !late_stop.is_cancelled());
         drop(lost_hold);
         assert_eq!(held.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_stopped_stops_alone_and_once() {
+        let held = Held::default();
+        let (one, other) = (TaskId::new(), TaskId::new());
+        let (_one, one_stop) = held.enter(one, 1);
+        let (_other, other_stop) = held.enter(other, 1);
+        held.stop(one, 2);
+        assert!(!one_stop.is_cancelled(), "another attempt");
+        held.stop(one, 1);
+        assert!(one_stop.is_cancelled() && !other_stop.is_cancelled());
+        let since = held.lock()[&(other, 1)].since;
+        assert_eq!(held.stop_unlisted(&[], since), 0, "entered at the very moment");
+        assert_eq!(
+            held.stop_unlisted(&[], since + Duration::from_nanos(1)),
+            1,
+            "the other is stopped already"
+        );
+        assert!(other_stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn guards_give_back_what_they_stand_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(Mode::Embedded { data_dir: folder.path().into() });
+        let mut room = |slots_asked| {
+            config.worker.slots = slots_asked;
+            slots(&config)
+        };
+        assert_eq!([room(0), room(7)], [1, 7]);
+        let (config, mut commits) = (Arc::new(config), JoinSet::new());
+        let backends = Backends::open(&config).await.unwrap();
+        let context = Context::open(backends, config, CancellationToken::new(), &mut commits).unwrap();
+        assert_eq!((context.slots.available_permits(), context.endings.available_permits()), (7, 7));
+        let claim = context.claiming();
+        assert_eq!(context.claims.load(Ordering::Acquire), 1);
+        drop(claim);
+        assert_eq!(context.claims.load(Ordering::Acquire), 2);
+        let reserved = context.reserve(3);
+        assert_eq!(context.reserved.load(Ordering::Acquire), 3);
+        drop(reserved);
+        assert_eq!(context.reserved.load(Ordering::Acquire), 0);
+        let append =
+            Append { task: TaskId::new(), attempt: 1, floor: 4, start: true, events: vec![], topics: vec![] };
+        let told = context.shout.events.append(std::slice::from_ref(&append)).await.unwrap();
+        assert_eq!(context.shout.append(append).await, told.first().copied());
     }
 }
