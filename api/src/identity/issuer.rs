@@ -217,7 +217,7 @@ mod tests {
         assert!(knows(&issuer, "old").await);
         write(&path, &["new"]);
         let asked = std::time::Instant::now();
-        assert!(!knows(&issuer, "new").await && asked.elapsed() < AGAIN / 2);
+        assert!(!knows(&issuer, "new").await && asked.elapsed() < LOOK_MAX);
     }
 
     #[tokio::test]
@@ -247,5 +247,23 @@ mod tests {
             usable(&serde_json::from_value(shared).expect("a JWK")).is_none(),
             "whoever verifies could sign"
         );
+    }
+
+    #[tokio::test]
+    async fn keys_come_from_an_address_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("jwks.json");
+        write(&path, &["served"]);
+        let set = std::fs::read_to_string(&path).expect("a file is read");
+        let app = axum::Router::new().route("/keys", axum::routing::get(async || set));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.expect("a server") });
+        for (path, found) in [("keys", true), ("none", false)] {
+            let source = KeySource::Url(format!("http://{address}/{path}"));
+            let issuer = Issuer::start(&mut tasks, source, CancellationToken::new()).expect("a client");
+            assert_eq!(knows(&issuer, "served").await, found, "{path}");
+        }
     }
 }

@@ -112,6 +112,7 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::store::SqliteStore;
 
     #[test]
     fn a_count_is_used_for_longer_while_there_is_plenty_of_room() {
@@ -131,9 +132,53 @@ mod tests {
     fn what_does_not_fit_takes_nothing() {
         let mut room = Room::default();
         assert!(room.take(10, 6).is_ok());
-        assert!(matches!(room.take(10, 5), Err(ApiError::QueueFull { quota: 10, never: false })));
+        for more in [5, 10] {
+            assert!(matches!(room.take(10, more), Err(ApiError::QueueFull { quota: 10, never: false })));
+        }
         assert!(matches!(room.take(10, 11), Err(ApiError::QueueFull { quota: 10, never: true })));
         assert!(room.take(10, 4).is_ok() && room.waiting == 10);
         assert!(room.take(10, u32::MAX).is_err() && room.take(10, 0).is_ok());
+    }
+
+    async fn rooms() -> (tempfile::TempDir, Rooms) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("t.db")).await.expect("a store");
+        store.migrate().await.expect("a schema");
+        (folder, Rooms::new(Arc::new(store), vec![QueueName::new("default").expect("a name")]))
+    }
+
+    #[tokio::test]
+    async fn the_database_is_asked_once_and_the_rest_is_counted_here() {
+        let (_folder, rooms) = rooms().await;
+        let (project, begun) = (ProjectId::new(), Instant::now());
+        assert!(rooms.take(project, 10, 6).await.is_ok());
+        let count = rooms.room(project).lock().await.count.expect("it was counted");
+        assert!(count.fresh_until >= begun + FRESH && count.roomy_until >= begun + ROOMY);
+        // Whatever the machine's pace: still fresh.
+        let fresh = Count { fresh_until: begun + DEADLINE * 100, ..count };
+        rooms.room(project).lock().await.count = Some(fresh);
+        let full = rooms.take(project, 10, 5).await;
+        assert!(matches!(full, Err(ApiError::QueueFull { quota: 10, never: false })));
+        rooms.leave(project).await;
+        assert!(rooms.take(project, 10, 5).await.is_ok() && rooms.take(project, 10, 1).await.is_err());
+        let other = ProjectId::new();
+        assert!(matches!(rooms.take(other, 10, 11).await, Err(ApiError::QueueFull { never: true, .. })));
+        assert!(rooms.room(other).lock().await.count.is_none(), "nobody had to be asked");
+        assert!(rooms.take(other, 10, 10).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn rooms_that_nobody_uses_go_once_there_are_many() {
+        let (_folder, rooms) = rooms().await;
+        let (kept, used) = (ProjectId::new(), ProjectId::new());
+        rooms.room(kept).lock().await.waiting = 7;
+        for _ in 2..KEPT {
+            rooms.room(ProjectId::new());
+        }
+        assert_eq!(rooms.room(kept).lock().await.waiting, 7, "not many");
+        let held = rooms.room(used);
+        rooms.room(ProjectId::new());
+        assert!(Arc::ptr_eq(&held, &rooms.room(used)));
+        assert_eq!(rooms.rooms.lock().expect("a lock").len(), 2);
     }
 }
