@@ -224,6 +224,7 @@ async fn line_tasks(
             batch: Some(BatchLine { batch, line, custom_id: good.custom_id.into() }),
             reserved: None,
             moderation: good.moderation,
+            webhook: None,
         });
     }
     Ok(tasks)

@@ -7,7 +7,9 @@ use crate::{
     admin, batches, error, health, lines, list, models, queues, results,
     routes::{self, Needs},
     state::Shared,
-    stream, submit, tasks, view, ws,
+    stream, submit, tasks, view,
+    webhooks::{deliveries, endpoints, secret},
+    ws,
 };
 use axum::{
     Router,
@@ -47,6 +49,8 @@ const REDOC_PAGE: &str = r#"<!doctype html>
     paths(
         submit::create, list::tasks, tasks::get, tasks::delete, tasks::result, stream::events, tasks::cancel,
         tasks::retry, ws::open, batches::create, batches::list, batches::get, batches::cancel, results::results,
+        endpoints::create, endpoints::list, endpoints::get, endpoints::update, endpoints::delete, endpoints::rotate, endpoints::test,
+        endpoints::types, deliveries::list, deliveries::redeliver, secret::get, secret::rotate,
         models::list, models::get, queues::list, admin::projects::create, admin::projects::list, admin::keys::create,
         admin::keys::list, admin::keys::rotate, admin::keys::revoke, admin::limits::project, admin::limits::key, admin::audit::list, health::livez, health::readyz,
         health::healthz, health::metrics, openapi,
@@ -56,6 +60,7 @@ const REDOC_PAGE: &str = r#"<!doctype html>
     tags(
         (name = "tasks", description = "One request to a model each."),
         (name = "batches", description = "Many requests with a common window, in OpenAI's form."),
+        (name = "webhooks", description = "Who is told of ends by a signed request, in OpenAI's form."),
         (name = "models", description = "What is served, in OpenAI's form."),
         (name = "queues", description = "The lanes that tasks wait in."),
         (name = "admin", description = "Projects and keys: for the operator."),

@@ -7,7 +7,7 @@ use serde::{
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 /// A list of at most `MOST` entries.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Few<T, const MOST: usize>(pub(crate) Vec<T>);
 
 /// At most `MOST` pairs, each key once.

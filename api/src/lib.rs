@@ -1,7 +1,8 @@
 //! The way in: HTTP from clients to committed tasks, and the news of them back.
 //!
 //! A connection comes through [`listen`] and the [`gate`]; [`routes`] is the whole table. [`submit`] commits a task and
-//! answers 202; [`shared::news`] then rings for it. [`tasks`], [`list`], [`batches`] and [`admin`] read and steer. [`stream`], [`ws`] and
+//! answers 202; [`shared::news`] then rings for it. [`tasks`], [`list`], [`batches`], [`webhooks`] and [`admin`] read
+//! and steer. [`stream`], [`ws`] and
 //! [`wait`] all stand on [`follow`], which tells every event once and in order, and on the [`watcher`], which looks at the
 //! rows so that nothing told in vain stays unknown. Never here: calls to models.
 
@@ -40,6 +41,7 @@ mod view;
 mod wait;
 mod wanted;
 mod watcher;
+mod webhooks;
 mod ws;
 mod ws_close;
 mod ws_protocol;

@@ -1,8 +1,13 @@
 //! The whole URL table on one page: every operation with what it needs of its caller.
 
 use crate::{
-    admin, batches, browser, docs, error::ApiError, gate, health, list, models, queues, results,
-    state::Shared, stream, submit, tasks, ws,
+    admin, batches, browser, docs,
+    error::ApiError,
+    gate, health, list, models, queues, results,
+    state::Shared,
+    stream, submit, tasks,
+    webhooks::{deliveries, endpoints, secret},
+    ws,
 };
 use axum::{Router, handler::Handler, middleware::from_fn_with_state, routing::MethodRouter};
 use http::Method;
@@ -52,6 +57,7 @@ impl Place {
 const SUBMIT: Needs = Needs::Scope(Scope::Submit);
 const READ: Needs = Needs::Scope(Scope::Read);
 const BATCH: Needs = Needs::Scope(Scope::Batch);
+const WEBHOOKS: Needs = Needs::Scope(Scope::Webhooks);
 const ADMIN: Needs = Needs::Scope(Scope::Admin);
 const NOTHING: Needs = Needs::Nothing;
 
@@ -71,6 +77,19 @@ fn table() -> Vec<Place> {
         at("/v1/batches/{id}").get(READ, batches::get),
         at("/v1/batches/{id}/cancel").post(BATCH, batches::cancel),
         at("/v1/batches/{id}/results").get(READ, results::results),
+        // Webhooks
+        at("/v1/webhook_endpoints").post(WEBHOOKS, endpoints::create).get(WEBHOOKS, endpoints::list),
+        at("/v1/webhook_endpoints/{id}")
+            .get(WEBHOOKS, endpoints::get)
+            .post(WEBHOOKS, endpoints::update)
+            .delete(WEBHOOKS, endpoints::delete),
+        at("/v1/webhook_endpoints/{id}/rotate_secret").post(WEBHOOKS, endpoints::rotate),
+        at("/v1/webhook_endpoints/{id}/test").post(WEBHOOKS, endpoints::test),
+        at("/v1/webhook_event_types").get(WEBHOOKS, endpoints::types),
+        at("/v1/webhook_deliveries").get(WEBHOOKS, deliveries::list),
+        at("/v1/webhook_deliveries/{id}/redeliver").post(WEBHOOKS, deliveries::redeliver),
+        at("/v1/webhook_secret").get(WEBHOOKS, secret::get),
+        at("/v1/webhook_secret/rotate").post(WEBHOOKS, secret::rotate),
         // What is here
         at("/v1/models").get(READ, models::list),
         at("/v1/models/{*id}").get(READ, models::get),

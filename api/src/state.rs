@@ -21,6 +21,7 @@ use shared::{
     config::Config,
     news::Herald,
     task::{NewTask, ProjectId},
+    webhook::{Guard, Sender},
 };
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 use tokio::task::JoinSet;
@@ -49,6 +50,8 @@ pub(crate) struct AppState {
     pub(crate) watcher: Watcher,
     /// Which models are served.
     pub(crate) catalogue: Catalogue,
+    /// Tries webhook endpoints, and judges their URLs.
+    pub(crate) webhooks: Sender,
     /// Set when this process is asked to end: streams say so and close.
     pub(crate) stop: CancellationToken,
     /// Sockets that have left HTTP behind, so that the end can wait for them.
@@ -63,7 +66,7 @@ impl AppState {
     /// Starts what runs beside the requests, on `tasks`.
     ///
     /// # Errors
-    /// No HTTP client for the identity provider can be made.
+    /// No HTTP client for the identity provider or for webhooks can be made.
     pub(crate) fn start(
         tasks: &mut JoinSet<()>,
         backends: Backends,
@@ -84,6 +87,7 @@ impl AppState {
             herald,
             watcher,
             catalogue: Catalogue::new(backends.store.clone()),
+            webhooks: Sender::new(Guard::new(config.webhooks.private_networks.clone()))?,
             stop,
             sockets: TaskTracker::new(),
             description: docs::served(&config),

@@ -11,6 +11,7 @@ use crate::{
     view::{self, Beside, TaskView},
     wait,
     wanted::{self, Wanted},
+    webhooks::secret,
 };
 use axum::response::Response;
 use bytes::Bytes;
@@ -187,6 +188,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
         &valid.model,
         wanted.body,
     )?;
+    let webhook = secret::of_task(app, wanted.webhook.as_ref()).await?;
     let charged = match charge(app, &wanted).await {
         Ok(charged) => charged,
         // What was accepted was accepted, whatever the limits say now.
@@ -223,6 +225,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
             batch: None,
             reserved: charged.as_ref().map(|(_, reservation)| reservation.to_json()),
             moderation,
+            webhook,
         };
         commit_one(app, new).await
     };

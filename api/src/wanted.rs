@@ -5,6 +5,7 @@ use crate::{
     error::ApiError,
     metadata::{self, Metadata},
     parse::{self, nearest, read, read_at},
+    webhooks::secret::Wanted as OwnWebhook,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -56,6 +57,9 @@ pub(crate) struct Wanted<'a> {
     #[serde(default)]
     #[schema(schema_with = schema::metadata)]
     metadata: Option<Metadata>,
+    /// Who is to be told of its end, beside the project's endpoints.
+    #[serde(default)]
+    pub(crate) webhook: Option<OwnWebhook>,
 }
 
 /// Time limits and retries; what is left out comes from the configuration.

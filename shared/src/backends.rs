@@ -9,7 +9,7 @@ use crate::{
     pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
     redact::without_logins,
-    store::{PostgresStore, Registry, Served, SqliteStore, Store},
+    store::{PostgresStore, Registry, Served, SqliteStore, Store, Webhooks},
     task::QueueName,
 };
 use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
@@ -22,6 +22,8 @@ pub struct Backends {
     pub store: Arc<dyn Store>,
     /// Who there is.
     pub registry: Arc<dyn Registry>,
+    /// Who is told of ends by webhook, and what is on its way.
+    pub webhooks: Arc<dyn Webhooks>,
     /// The doorbell.
     pub queue: Arc<dyn Queue>,
     /// The shout.
@@ -88,6 +90,7 @@ impl Backends {
                     pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
                     caps: Caps::new(store.clone(), store.clone(), config.limits.project.concurrent_tasks),
                     registry: store.clone(),
+                    webhooks: store.clone(),
                     store,
                     lanes: lanes(config),
                     queue,
@@ -122,6 +125,7 @@ impl Backends {
             pauses: Pauses::new(store.clone(), Arc::new(config.clone())),
             caps: Caps::new(store.clone(), store.clone(), config.limits.project.concurrent_tasks),
             registry: store.clone(),
+            webhooks: store.clone(),
             store,
             lanes: lanes(config),
             queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),

@@ -86,6 +86,8 @@ points! {
     LeaseReleased = "lease_released",
     /// worker: an upstream's pause is written.
     PauseWritten = "pause_written",
+    /// worker: webhooks are sent, nothing is written down.
+    WebhookSent = "webhook_sent",
     /// any: attempts of dead workers are taken from them, nobody knows.
     SweepReaped = "sweep_reaped",
     /// any: due tasks are queued, nobody knows.

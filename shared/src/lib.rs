@@ -40,6 +40,10 @@ pub mod input;
 
 pub mod limits;
 
+pub mod webhook;
+
+pub mod retry_after;
+
 pub mod caps;
 pub mod pauses;
 pub mod process;

@@ -18,7 +18,7 @@ use tokio::{
 #[derive(Debug, Default)]
 struct Script {
     answers: VecDeque<Vec<u8>>,
-    requests: Vec<Vec<u8>>,
+    requests: Vec<(String, Vec<u8>)>,
 }
 
 /// A scripted upstream. Dropping it closes it.
@@ -58,6 +58,12 @@ impl ScriptedUpstream {
     /// The bodies of the requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<Vec<u8>> {
+        self.heard().into_iter().map(|(_, body)| body).collect()
+    }
+
+    /// Heads and bodies of the requests so far.
+    #[must_use]
+    pub fn heard(&self) -> Vec<(String, Vec<u8>)> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 }
@@ -90,7 +96,7 @@ async fn answer(mut connection: TcpStream, script: &Mutex<Script>) -> anyhow::Re
     }
     let answer = {
         let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        script.requests.push(body);
+        script.requests.push((head, body));
         let next = script.answers.pop_front().context("no answer is scripted")?;
         if script.answers.is_empty() {
             script.answers.push_back(next.clone());

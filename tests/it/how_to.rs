@@ -25,6 +25,7 @@ pages! {
     input_validation "input-validation.md",
     jwt "jwt.md",
     rate_limits "rate-limits.md",
+    webhooks "webhooks.md",
 }
 
 /// Where the pages say that it listens.

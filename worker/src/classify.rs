@@ -1,10 +1,10 @@
 //! What a failure of the upstream means for the task. Pure: statuses, headers and errors come in, kinds come out.
 
-use crate::{retry_after::retry_after, upstream::Reply};
+use crate::upstream::Reply;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::task::ErrorCode;
+use shared::{retry_after::retry_after, task::ErrorCode};
 use std::time::Duration;
 
 /// What to do about a failure.

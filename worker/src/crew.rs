@@ -1,10 +1,12 @@
-//! What runs beside the attempts: the pump, the heartbeat, the ear for cancels, the catalogue, the sweep, health. One that ends
+//! What runs beside the attempts: the pump, the heartbeat, the ear for cancels, the catalogue, webhooks, the sweep, health. One that ends
 //! unasked ends the worker: a supervisor that starts it again is better than a worker that limps.
 //!
 //! The end has two stages. `drain`: nothing new is claimed, what has not started is given back, heartbeats go on. `ended`, once no
 //! attempt runs: the rest stops, finishes are flushed, and what the database still lists is given back.
 
-use crate::{backend::Leases, cancel, catalog, claim, context::Context, lease, listen, probe, quarantine};
+use crate::{
+    backend::Leases, cancel, catalog, claim, context::Context, lease, listen, probe, quarantine, webhook,
+};
 use futures_util::FutureExt;
 use std::{
     panic::AssertUnwindSafe,
@@ -54,6 +56,7 @@ impl Crew {
         crew.join("heartbeat", &ended, lease::keep(ctx.clone(), ended.clone()));
         crew.join("cancels", &ended, cancel::listen(ctx.clone(), ended.clone()));
         crew.join("catalogue", &drain, catalog::keep(ctx.clone(), drain.clone()));
+        crew.join("webhooks", &ended, webhook::keep(ctx.clone(), ended.clone()));
         crew.join(
             "sweep",
             &ended,

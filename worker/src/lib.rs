@@ -24,13 +24,13 @@ mod listen;
 mod moderate;
 mod probe;
 mod quarantine;
-mod retry_after;
 mod run;
 mod tell;
 #[cfg(test)]
 mod tests;
 mod upstream;
 mod usage;
+mod webhook;
 
 use crate::{backend::Leases, context::Context, crew::Crew};
 use shared::{backends::Backends, config::Config};

@@ -32,7 +32,7 @@ const LIFE_MAX: u64 = 10 * 366 * 86_400;
 const OVERLAP: u64 = 86_400;
 
 /// Scopes that a caller may list; there are fewer.
-const SCOPES_MAX: usize = 16;
+pub(crate) const SCOPES_MAX: usize = 16;
 
 /// A key that is wanted.
 #[derive(Deserialize, utoipa::ToSchema)]

@@ -106,12 +106,16 @@ fn form(path: &str, operation: &str, parameter: &Parameter) -> Option<Schema> {
         "keys" => "key_",
         "projects" => "proj_",
         "audit" => "act_",
+        "webhook_endpoints" => "we_",
+        "webhook_deliveries" => "evt_",
         _ => return None,
     };
     Some(match (&parameter.parameter_in, parameter.name.as_str()) {
         (ParameterIn::Path, "id") => schema::id(kind).into(),
         (_, "after" | "Last-Event-ID") if operation == "stream_task_events" => schema::seq().into(),
         (_, "after") => schema::id(kind).into(),
+        (_, "status") if path == "/v1/webhook_deliveries" => schema::delivery_state().into(),
+        (_, "endpoint_id") => schema::id("we_").into(),
         (_, "status") => schema::states().into(),
         (_, "queue") => schema::lane().into(),
         (_, "model") => schema::sought().into(),
@@ -128,10 +132,17 @@ fn form(path: &str, operation: &str, parameter: &Parameter) -> Option<Schema> {
 const TASK: &[&str] =
     &["get_task", "get_task_result", "stream_task_events", "cancel_task", "retry_task", "delete_task"];
 const BATCH: &[&str] = &["get_batch", "get_batch_results", "cancel_batch"];
+const ENDPOINT: &[&str] = &[
+    "get_webhook_endpoint",
+    "update_webhook_endpoint",
+    "rotate_webhook_secret",
+    "test_webhook_endpoint",
+    "delete_webhook_endpoint",
+];
 const KEY: &[&str] = &["limit_key", "rotate_key", "revoke_key"];
 
 /// Where the `id` of an answer leads: the operation, the status, and what can be called with it.
-const LINKS: [(&str, &str, &[&str]); 7] = [
+const LINKS: [(&str, &str, &[&str]); 9] = [
     ("create_task", "200", TASK),
     ("create_task", "202", TASK),
     ("retry_task", "202", TASK),
@@ -139,6 +150,8 @@ const LINKS: [(&str, &str, &[&str]); 7] = [
     ("create_key", "201", KEY),
     ("rotate_key", "201", KEY),
     ("create_project", "201", &["limit_project"]),
+    ("create_webhook_endpoint", "200", ENDPOINT),
+    ("redeliver_webhook", "200", &["redeliver_webhook"]),
 ];
 
 fn link(operation: &mut Operation, status: &str, verbs: &[&str]) {

@@ -1,7 +1,10 @@
 //! Forms that annotations have no words for. Each says exactly what is taken.
 
 use serde_json::Value;
-use shared::task::{Relay, State};
+use shared::{
+    task::{Relay, State},
+    webhook::{DeliveryState, EventType},
+};
 use utoipa::openapi::{
     Array, Object, Ref, RefOr, Schema,
     schema::{AdditionalProperties, AnyOf, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type},
@@ -19,8 +22,12 @@ fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
 }
 
+fn or_null(kind: Type) -> SchemaType {
+    [kind, Type::Null].into_iter().collect()
+}
+
 fn nullable(kind: Type) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type([kind, Type::Null].into_iter().collect::<SchemaType>())
+    ObjectBuilder::new().schema_type(or_null(kind))
 }
 
 /// Any JSON.
@@ -94,7 +101,63 @@ pub(crate) fn reason() -> Object {
 /// Scopes of a key.
 pub(crate) fn scopes() -> Array {
     let words = shared::identity::Scope::ALL.map(shared::identity::Scope::as_str);
-    ArrayBuilder::new().items(word(words)).min_items(Some(1)).description(Some("What it may do.")).build()
+    let array = ArrayBuilder::new()
+        .items(word(words))
+        .min_items(Some(1))
+        .max_items(Some(crate::admin::keys::SCOPES_MAX));
+    array.description(Some("What it may do.")).build()
+}
+
+/// Where a webhook goes.
+pub(crate) fn webhook_url() -> Object {
+    let says = "Where to: `https`, at a public address.";
+    text()
+        .max_length(Some(shared::webhook::URL_MAX))
+        .pattern(Some("^https://[^@/]+/"))
+        .description(Some(says))
+        .build()
+}
+
+/// A type of event that webhooks tell of.
+pub(crate) fn event_type() -> Object {
+    word(EventType::ALL.map(EventType::as_str))
+}
+
+/// Types of events.
+pub(crate) fn event_types() -> Array {
+    let most = crate::webhooks::TYPES_MAX;
+    ArrayBuilder::new()
+        .items(event_type())
+        .min_items(Some(1))
+        .max_items(Some(most))
+        .description(Some("Of what."))
+        .build()
+}
+
+/// Types of events, or null.
+pub(crate) fn event_types_or_null() -> Array {
+    let mut form = event_types();
+    form.schema_type = or_null(Type::Array);
+    form
+}
+
+/// Where a webhook goes, or null.
+pub(crate) fn webhook_url_or_null() -> Object {
+    let mut form = webhook_url();
+    form.schema_type = or_null(Type::String);
+    form
+}
+
+/// What people call it, or null.
+pub(crate) fn name_or_null() -> Object {
+    let mut form = name();
+    form.schema_type = or_null(Type::String);
+    form
+}
+
+/// Where a delivery stands.
+pub(crate) fn delivery_state() -> Object {
+    word(DeliveryState::ALL.map(DeliveryState::as_str))
 }
 
 /// A name that is looked for.

@@ -1,6 +1,6 @@
 //! The values of everything that nobody set.
 
-use super::{Api, Config, Jwt, Lease, Limits, Mode, Objects, Worker};
+use super::{Api, Config, Jwt, Lease, Limits, Mode, Objects, Webhooks, Worker};
 use crate::{
     identity::Quotas,
     queue::{Lane, Transport},
@@ -78,6 +78,7 @@ impl Config {
             },
             objects: Objects { url: None, inline_bytes_max: 256 << 10 },
             limits: limits(),
+            webhooks: Webhooks { private_networks: Vec::new(), keep: Duration::from_secs(7 * 24 * 3_600) },
             upstreams: Vec::new(),
             routes: Vec::new(),
             input_rules: Vec::new(),

@@ -77,6 +77,8 @@ pub struct Config {
     pub objects: Objects,
     /// Limits of callers.
     pub limits: Limits,
+    /// Webhooks.
+    pub webhooks: Webhooks,
     /// Model servers.
     pub upstreams: Vec<Upstream>,
     /// Models that are bound to upstreams.
@@ -199,6 +201,15 @@ pub struct Limits {
     pub ip_failed_logins_per_minute: Option<u32>,
     /// Tokens that a task is taken to write if it sets no maximum.
     pub output_tokens: u32,
+}
+
+/// Webhooks.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// Networks that may be called although they are not public, without TLS as well.
+    pub private_networks: Vec<IpNet>,
+    /// How long deliveries that have ended are kept.
+    pub keep: Duration,
 }
 
 /// Large bodies.

@@ -128,6 +128,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("limits.ip_requests_per_minute", limits.ip_requests_per_minute, LIMIT),
     key!("limits.ip_failed_logins_per_minute", limits.ip_failed_logins_per_minute, LIMIT),
     key!("limits.output_tokens", limits.output_tokens, Count(1, 1_000_000)),
+    key!("webhooks.private_networks", webhooks.private_networks, Networks),
+    key!("webhooks.keep", webhooks.keep, LONG),
     key!("objects.url", objects.url, Maybe(Text)),
     key!("objects.inline_bytes_max", objects.inline_bytes_max, Bytes(0, 16 << 20)),
     Key { name: "queues", secret: false, read: read_lanes, show: show_lanes },

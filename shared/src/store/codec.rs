@@ -1,8 +1,12 @@
 //! What both engines share: how words, numbers and JSON are kept in columns, and what a database's error means to callers.
 
-use super::{BatchState, Error, Result};
-use crate::identity::{Digest, Quotas, Scopes};
-use crate::task::{ErrorCode, QueueName, Relay, State, TaskError, Usage};
+use super::{BatchState, Error, Result, Settle};
+use crate::{
+    clock::ms,
+    identity::{Digest, Quotas, Scopes},
+    task::{ErrorCode, QueueName, Relay, State, TaskError, Usage},
+    webhook::{Attempt, DeliveryState, EventType},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
     SqlSafeStr,
@@ -184,6 +188,56 @@ pub(super) fn shared(text: Option<String>) -> Option<Arc<str>> {
 /// Text without U+0000, which Postgres refuses.
 pub(super) fn printable(text: &str) -> String {
     text.replace('\0', "")
+}
+
+/// Types of events from a column: names, a space before and after each.
+pub(super) fn event_types(text: &str) -> Result<Vec<EventType>> {
+    text.split_whitespace().map(event_type).collect()
+}
+
+/// Types of events for a column: one is found in it with the spaces around it.
+pub(super) fn kept_event_types(types: &[EventType]) -> String {
+    types.iter().fold(" ".to_owned(), |text, kind| text + kind.as_str() + " ")
+}
+
+pub(super) fn event_type(text: &str) -> Result<EventType> {
+    text.parse().map_err(|_| Error::Unreadable { column: "event_type" })
+}
+
+pub(super) fn delivery_state(text: &str) -> Result<DeliveryState> {
+    let found = DeliveryState::ALL.into_iter().find(|state| state.as_str() == text);
+    found.ok_or(Error::Unreadable { column: "state" })
+}
+
+/// An HTTP status from a column.
+pub(super) fn status(value: Option<i16>) -> Option<u16> {
+    value.and_then(|value| value.try_into().ok())
+}
+
+/// Why a delivery ended whose endpoint was disabled.
+pub(super) const DISABLED: &str = "the endpoint is disabled";
+
+/// A [`Settle`] as columns.
+pub(super) struct Settled {
+    pub(super) state: DeliveryState,
+    pub(super) status: Option<i16>,
+    pub(super) error: Option<String>,
+    /// Milliseconds.
+    pub(super) again: Option<i64>,
+    pub(super) gone: bool,
+}
+
+pub(super) fn settled(settle: &Settle) -> Settled {
+    let column = |status: u16| i16::try_from(status).ok();
+    let (state, status, error, again) = match (&settle.outcome, settle.again.map(ms)) {
+        (Attempt::Taken { status }, _) => (DeliveryState::Delivered, column(*status), None, None),
+        (Attempt::Gone, _) => (DeliveryState::Failed, column(410), Some("status 410 Gone".to_owned()), None),
+        (Attempt::Failed { status, error, .. }, again) => {
+            let state = if again.is_some() { DeliveryState::Pending } else { DeliveryState::Failed };
+            (state, status.and_then(column), Some(printable(error)), again)
+        }
+    };
+    Settled { state, status, error, again, gone: settle.outcome == Attempt::Gone }
 }
 
 #[cfg(test)]

@@ -11,12 +11,16 @@ mod registry;
 mod served;
 mod sqlite;
 mod types;
+mod webhooks;
 
 pub use postgres::PostgresStore;
 pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
 pub use served::{Cap, Capped, Open, Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
+pub use webhooks::{
+    DeliveryClaim, DeliveryQuery, ENDPOINTS_MAX, EndpointChange, FAILING_MAX, NewEndpoint, Settle, Webhooks,
+};
 
 use crate::{
     clock::UnixMs,

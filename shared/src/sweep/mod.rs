@@ -100,7 +100,7 @@ impl Sweep {
         full(|| batches::close(backends)).await?;
         judge.answered(Instant::now());
         if forgotten.elapsed() >= RETENTION_PERIOD {
-            full(|| retention::step(backends)).await?;
+            full(|| retention::step(backends, config)).await?;
             *forgotten = Instant::now();
         }
         Ok(())

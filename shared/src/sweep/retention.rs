@@ -1,10 +1,12 @@
-//! Tasks whose keeping time is over: rows first, then their objects, so that no row ever names an object that is gone.
+//! Tasks and deliveries whose keeping time is over. Of tasks rows first, then their objects, so that no row ever names an object that is gone.
 
 use super::{LIMIT, PATIENCE, Step};
-use crate::backends::Backends;
+use crate::{backends::Backends, config::Config};
 use tokio::time::timeout;
 
-pub(super) async fn step(backends: &Backends) -> Step {
+pub(super) async fn step(backends: &Backends, config: &Config) -> Step {
+    let deliveries = backends.webhooks.forget_deliveries(LIMIT, config.webhooks.keep);
+    let deliveries = timeout(PATIENCE, deliveries).await??;
     let forgotten = timeout(PATIENCE, backends.store.forget(LIMIT)).await??;
     if forgotten.tasks > 0 {
         tracing::info!(
@@ -25,5 +27,5 @@ pub(super) async fn step(backends: &Backends) -> Step {
             );
         }
     }
-    Ok(forgotten.tasks >= u64::from(LIMIT))
+    Ok(forgotten.tasks.max(deliveries) >= u64::from(LIMIT))
 }

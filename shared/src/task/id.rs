@@ -119,6 +119,15 @@ id!(
     ProjectId, "proj_"
 );
 
+id!(
+    /// One webhook endpoint.
+    EndpointId, "we_"
+);
+id!(
+    /// One event on its way to one receiver: what receivers know repeats by.
+    DeliveryId, "evt_"
+);
+
 impl ProjectId {
     /// The project of callers that name none.
     pub const DEFAULT: Self = Self(Uuid::nil());

@@ -8,7 +8,9 @@ mod retry;
 mod state;
 
 pub use event::{Change, Event, EventKind, Topic};
-pub use id::{ActId, BatchId, IllFormed, KeyId, ProjectId, RequestId, TaskId, WorkerId};
+pub use id::{
+    ActId, BatchId, DeliveryId, EndpointId, IllFormed, KeyId, ProjectId, RequestId, TaskId, WorkerId,
+};
 pub use outcome::{Answer, Ending, ErrorCode, Payload, TaskError, Usage};
 pub use request::{BatchLine, Fingerprint, Idempotency, NewTask, Policy, QueueName, Relay};
 pub use retry::{Backoff, full_jitter};

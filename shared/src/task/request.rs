@@ -138,4 +138,6 @@ pub struct NewTask {
     pub reserved: Option<Arc<str>>,
     /// Names of the input rules whose moderation model must pass it.
     pub moderation: Vec<String>,
+    /// Who is to be told of its end, beside the project's endpoints: [`crate::webhook::OwnWebhook`] as JSON.
+    pub webhook: Option<Arc<str>>,
 }

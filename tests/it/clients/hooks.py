@@ -13,6 +13,7 @@ import schemathesis
 
 DEFAULT_TTL_S = 86_400
 WAIT_MAX_S = 0.05
+PAGES = [f"GET /v1/{what}" for what in ("tasks", "batches", "webhook_endpoints", "webhook_deliveries")]
 FRESH = itertools.count(time.time_ns())
 
 
@@ -38,6 +39,11 @@ def before_call(context, case, kwargs):
         return
     if case.operation.label == "POST /v1/tasks" and isinstance(case.body, dict):
         keep_times(case.body)
+    # A webhook goes where one may; the test lets it go to this machine, where nobody listens. A task's own is for those who have a secret.
+    if "/webhook_endpoints" in case.operation.label and isinstance(case.body, dict) and "url" in case.body:
+        case.body["url"] = "https://127.0.0.1:9/hook"
+    if case.operation.label == "POST /v1/tasks" and isinstance(case.body, dict):
+        case.body.pop("webhook", None)
     # A name is free once; the same name again would make the same story end otherwise.
     if case.operation.label == "POST /v1/admin/projects" and isinstance(case.body, dict):
         case.body["name"] = f"{case.body['name'][:40]}-{next(FRESH)}"
@@ -45,7 +51,7 @@ def before_call(context, case, kwargs):
     if case.operation.label == "GET /v1/tasks/{id}" and number((case.query or {}).get("wait")) is not None:
         case.query["wait"] = min(case.query["wait"], WAIT_MAX_S)
     # A page starts after something that is there. Drawn ids are not; those of earlier pages are tested by journey::submit.
-    if case.operation.label in ("GET /v1/tasks", "GET /v1/batches") and case.query:
+    if case.operation.label in PAGES and case.query:
         case.query.pop("after", None)
 
 

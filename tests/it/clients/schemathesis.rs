@@ -38,6 +38,7 @@ async fn the_description_is_true(mode: Mode) -> anyhow::Result<()> {
     let app = App::with(mode)
         .env("LONGHAUL_API_KEY", KEY)
         .env("LONGHAUL_LIMITS__IP_FAILED_LOGINS_PER_MINUTE", "none")
+        .env("LONGHAUL_WEBHOOKS__PRIVATE_NETWORKS", "127.0.0.0/8")
         .start()
         .await?;
     let client = app.client().with_key(KEY);
@@ -120,6 +121,11 @@ fn operations(described: &str) -> anyhow::Result<usize> {
 async fn furnish(client: &Client, folder: &Path) -> anyhow::Result<()> {
     let mut ids: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut keep = |kind, id| ids.entry(kind).or_default().push(id);
+    for _ in 0..10 {
+        let endpoint =
+            json!({"name": "", "url": "https://127.0.0.1:9/hook", "event_types": ["task.completed"]});
+        keep("endpoints", made(client, "/v1/webhook_endpoints", &endpoint).await?);
+    }
     for n in 0..size(30, 100) {
         let task = client.ask("Why is the sky blue?", json!({})).await?;
         client.ended(&task).await?;
@@ -139,6 +145,10 @@ async fn furnish(client: &Client, folder: &Path) -> anyhow::Result<()> {
             json!({"endpoint": "/v1/chat/completions", "completion_window": "24h", "requests": [line]});
         keep("batches", made(client, "/v1/batches", &batch).await?);
         keep("projects", made(client, "/v1/admin/projects", &json!({"name": format!("project-{n}")})).await?);
+    }
+    let list = client.get("/v1/webhook_deliveries?limit=100").await?.expect(200)?;
+    for delivery in list["data"].as_array().into_iter().flatten() {
+        keep("deliveries", delivery["id"].as_str().unwrap_or_default().to_owned());
     }
     for (kind, ids) in &ids {
         let lines: String = ids.iter().map(|id| format!("\"{id}\"\n")).collect();

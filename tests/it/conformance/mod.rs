@@ -7,6 +7,7 @@ mod queue;
 mod registry;
 mod samples;
 mod store;
+mod webhooks;
 
 use self::queue::Order;
 use harness::{Redis, available, fresh_database, logs_folder};
@@ -25,6 +26,7 @@ async fn store_in_sqlite() -> anyhow::Result<()> {
     store::all(&store).await;
     registry::all(&store).await;
     store::caps::all(&store).await;
+    webhooks::all(&store).await;
     Ok(())
 }
 
@@ -35,6 +37,7 @@ async fn store_in_postgres() -> anyhow::Result<()> {
         store::all(&store).await;
         registry::all(&store).await;
         store::caps::all(&store).await;
+        webhooks::all(&store).await;
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ pub(super) fn new_task() -> NewTask {
         batch: None,
         reserved: None,
         moderation: Vec::new(),
+        webhook: None,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{history, task};
 use anyhow::Context;
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
-use harness::{App, Client, History, Mode, Seen, report, size, within};
+use harness::{App, Client, History, Mode, Receiver, Seen, report, size, within};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::failpoint::Point;
@@ -67,7 +67,14 @@ async fn place(mode: Mode, point: Point, skip: u32) -> anyhow::Result<()> {
     let wishes = wishes.env("LONGHAUL_WORKER__QUEUES", "default,batch");
     let wishes =
         wishes.env("LONGHAUL_TASK__BACKOFF_BASE", "50ms").env("LONGHAUL_WORKER__PROBE_PERIOD", "200ms");
+    let wishes = wishes.env("LONGHAUL_WEBHOOKS__PRIVATE_NETWORKS", "127.0.0.0/8");
     let mut app = wishes.objects().start().await?;
+    // At the other places there is enough to do.
+    let receiver = Receiver::start([200]).await?;
+    if point == Point::WebhookSent {
+        let wanted = json!({"name": "", "url": receiver.url(), "event_types": ["task.completed"]});
+        app.client().post("/v1/webhook_endpoints", &wanted).await?.expect(200)?;
+    }
     let history = history(&app).await?;
     let deadly = format!("{}={skip}*off->return", point.name());
     let deadly = ("FAILPOINTS", deadly.as_str());

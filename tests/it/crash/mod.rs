@@ -23,6 +23,7 @@ mod sqlite;
 mod storm;
 mod throttled;
 mod upstream_faults;
+mod webhooks;
 mod worker_dies;
 mod zombies;
 

@@ -21,6 +21,7 @@ mod submit;
 mod tenants;
 mod tls;
 pub(crate) mod tokens;
+mod webhooks;
 
 /// Makes three tests of each journey: `<journey>::embedded`, `<journey>::distributed`, `<journey>::apalis`.
 macro_rules! both_modes {

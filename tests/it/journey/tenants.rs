@@ -12,19 +12,32 @@ both_modes!(nobody_sees_what_is_anothers, every_operation_asks_for_its_scope);
 struct Estate {
     task: String,
     batch: String,
+    endpoint: String,
+    delivery: String,
     canary: &'static str,
 }
 
 async fn estate(tenant: &Tenant, canary: &'static str) -> anyhow::Result<Estate> {
     let ask = json!({"endpoint": "/v1/chat/completions", "body": chat(canary, json!({"echo": true})),
                      "metadata": {"canary": canary}});
+    // Nobody listens there, and nothing is sent: it is not public.
+    let endpoint = json!({"name": canary, "url": "https://localhost:9/", "event_types": ["task.completed"]});
+    let endpoint = tenant.client.post("/v1/webhook_endpoints", &endpoint).await?.expect(200)?;
     let task = tenant.client.submit(&ask).await?;
     let lines = json!({"endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {"canary": canary},
         "requests": [{"custom_id": canary, "method": "POST", "url": "/v1/chat/completions", "body": chat(canary, json!({}))}]});
     let batch = tenant.client.post("/v1/batches", &lines).await?.json()?;
     tenant.client.ended(&task).await?;
     tenant.client.ask(canary, json!({"ttft_ms": 20_000})).await?;
-    Ok(Estate { task, batch: batch["id"].as_str().unwrap_or_default().to_owned(), canary })
+    let deliveries = tenant.client.get("/v1/webhook_deliveries").await?.expect(200)?;
+    let id = |value: &Value| value["id"].as_str().unwrap_or_default().to_owned();
+    Ok(Estate {
+        task,
+        batch: id(&batch),
+        endpoint: id(&endpoint),
+        delivery: id(&deliveries["data"][0]),
+        canary,
+    })
 }
 
 /// The id that a path is about; `None`: it is about no project's property.
@@ -33,6 +46,8 @@ fn about<'a>(path: &str, estate: &'a Estate) -> anyhow::Result<Option<&'a str>> 
         _ if !path.contains('{') => None,
         _ if path.starts_with("/v1/tasks/{id}") => Some(&estate.task),
         _ if path.starts_with("/v1/batches/{id}") => Some(&estate.batch),
+        _ if path.starts_with("/v1/webhook_endpoints/{id}") => Some(&estate.endpoint),
+        _ if path.starts_with("/v1/webhook_deliveries/{id}") => Some(&estate.delivery),
         // The operator's, and what is the same for all.
         _ if path.starts_with("/v1/admin/") || path.starts_with("/v1/models/") => None,
         _ => anyhow::bail!("this test does not know whose {path} is: teach it"),
@@ -50,6 +65,8 @@ async fn nobody_sees_what_is_anothers(mode: Mode) -> anyhow::Result<()> {
     let unknown = Estate {
         task: shared::task::TaskId::new().to_string(),
         batch: shared::task::BatchId::new().to_string(),
+        endpoint: shared::task::EndpointId::new().to_string(),
+        delivery: shared::task::DeliveryId::new().to_string(),
         canary: "",
     };
     let mut tried = 0;
@@ -63,7 +80,9 @@ async fn nobody_sees_what_is_anothers(mode: Mode) -> anyhow::Result<()> {
             assert!(
                 !said.contains(estate.canary)
                     && !said.contains(&estate.task)
-                    && !said.contains(&estate.batch),
+                    && !said.contains(&estate.batch)
+                    && !said.contains(&estate.endpoint)
+                    && !said.contains(&estate.delivery),
                 "{} {} shows another project's: {said}",
                 operation.method,
                 operation.path
@@ -87,7 +106,7 @@ async fn nobody_sees_what_is_anothers(mode: Mode) -> anyhow::Result<()> {
         );
         tried += 1;
     }
-    assert!(tried >= 9, "only {tried} operations have an id");
+    assert!(tried >= 15, "only {tried} operations have an id");
     in_lists_and_figures(&other, &estate).await?;
     over_the_socket(&other, &estate).await?;
     assert_eq!(estate_is_there(&mine, &estate).await?, own, "nothing was changed");

@@ -20,9 +20,9 @@ const CREATE: &str = concat!(
     "with born as (
        insert into batches (id, project, state, endpoint, completion_window, model, metadata, errors, total, created_at,
          expires_at, in_progress_at, finished_at, result_ttl_ms, result_expires_at)
-       values ($27, $28, case when $33::text is null then 'in_progress' else 'failed' end, $29, $30, $31, $32, $33, $34,
-         now_ms(), now_ms() + $35, case when $33 is null then now_ms() end, case when $33 is not null then now_ms() end,
-         $36, case when $33 is not null then now_ms() + $36 end)
+       values ($28, $29, case when $34::text is null then 'in_progress' else 'failed' end, $30, $31, $32, $33, $34, $35,
+         now_ms(), now_ms() + $36, case when $34 is null then now_ms() end, case when $34 is not null then now_ms() end,
+         $37, case when $34 is not null then now_ms() + $37 end)
        on conflict (id) do nothing returning id
      ), ",
     fresh!("exists (select from born)"),
@@ -95,7 +95,7 @@ pub(super) async fn cancel_tasks(pool: &PgPool, limit: u32) -> Result<Vec<Change
            where t.id = picked.id
            returning",
         change_columns!(),
-        ", $2::text as code, $3::text as message, false as retryable
+        ", $2::text as code, $3::text as message, false as retryable, p.webhook
          ), ",
         ended!(),
         "select * from ended"
@@ -121,12 +121,13 @@ const FOLD: &str = "with open as (
 
 /// A batch whose counts are complete has no unfinished task; its tasks are only looked at then, to be sure. It is `expired`
 /// if its window passed and took a line with it.
+/// Receivers are told of it.
 const CLOSE: &str = "with counted as materialized (
     select b.id from batches b
     where b.finished_at is null and b.state in ('in_progress', 'cancelling', 'finalizing')
       and b.total <= (select coalesce(sum(c.completed + c.failed), 0) from batch_counts c where c.batch = b.id)
     order by b.id limit $1 for update of b skip locked
-  )
+  ), closed as (
   update batches b set finished_at = now_ms(), finalizing_at = coalesce(b.finalizing_at, now_ms()),
     result_expires_at = now_ms() + b.result_ttl_ms,
     state = case
@@ -135,7 +136,14 @@ const CLOSE: &str = "with counted as materialized (
       else 'completed' end
   from counted
   where b.id = counted.id and not exists (select from tasks t where t.batch = b.id and t.finished_at is null)
-  returning b.id";
+  returning b.id, b.project, b.state
+  ), told as (
+    insert into webhook_deliveries (id, project, endpoint, target, event_type, subject, created_at, due_at)
+    select uuid7(), c.project, e.id, e.id, 'batch.' || c.state, c.id, now_ms(), now_ms()
+    from closed c join webhook_endpoints e on e.project = c.project
+    where e.url is not null and e.disabled_at is null and position(' batch.' || c.state || ' ' in e.event_types) > 0
+  )
+  select id from closed";
 
 pub(super) async fn close(pool: &PgPool, limit: u32) -> Result<Vec<BatchId>> {
     sqlx::query(FOLD).execute(pool).await?;

@@ -8,6 +8,7 @@ use super::{
     super::codec::{self, int},
     read,
     rows::{self, change_columns},
+    webhooks::told,
 };
 use crate::{
     clock::ms,
@@ -85,7 +86,7 @@ const FINISH: &str = concat!(
        returning",
     change_columns!(),
     handed_on!(),
-    ", i.status, i.content_type, i.request_id, i.body, i.object, i.object_len
+    ", i.status, i.content_type, i.request_id, i.body, i.object, i.object_len, p.webhook
      ), kept as (
        insert into results (task, attempt, upstream, error, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
          status, content_type, request_id, body, object, object_len)
@@ -103,8 +104,9 @@ const FINISH: &str = concat!(
        select batch, id, attempt, (state = 'completed')::int, (state <> 'completed')::int,
          coalesce(input, 0), coalesce(cached, 0), coalesce(output, 0), coalesce(reasoning, 0)
        from done where batch is not null
-     )
-     select id, project, batch, attempt, last_seq, state from done"
+     ), ",
+    told!("done"),
+    "select id, project, batch, attempt, last_seq, state from done"
 );
 
 const AGAIN: &str = concat!(

@@ -14,6 +14,7 @@ mod rows;
 mod submit;
 mod sweep;
 mod upstreams;
+mod webhooks;
 mod worker;
 
 use super::{
@@ -38,7 +39,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
@@ -46,6 +47,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "limits", include_str!("../../../../migrations/postgres/0005_limits.sql")),
     (6, "guards", include_str!("../../../../migrations/postgres/0006_guards.sql")),
     (7, "running", include_str!("../../../../migrations/postgres/0007_running.sql")),
+    (8, "webhooks", include_str!("../../../../migrations/postgres/0008_webhooks.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.

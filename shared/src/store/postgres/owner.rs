@@ -10,11 +10,12 @@ use crate::{
 };
 use sqlx::{PgPool, Row};
 
-/// What goes with a terminal state that no worker wrote. Reads a table `ended` with the columns of a change, `code`, `message`
-/// and `retryable`: the error becomes the result, and a line of a batch is counted.
+/// What goes with a terminal state that no worker wrote. Reads a table `ended` with the columns of a change, `code`, `message`,
+/// `retryable` and `webhook`: the error becomes the result, a line of a batch is counted, and receivers are told.
 macro_rules! ended {
     () => {
-        "errors as (
+        concat!(
+            "errors as (
            insert into results (task, attempt, error)
            select id, attempt, json_build_object('code', code, 'message', message, 'retryable', retryable, 'attempt', attempt,
              'upstream_status', null)::text
@@ -24,7 +25,9 @@ macro_rules! ended {
            insert into batch_counts (batch, task, attempt, completed, failed,
              input_tokens, cached_tokens, output_tokens, reasoning_tokens)
            select batch, id, attempt, 0, 1, 0, 0, 0, 0 from ended where batch is not null
-         ) "
+         ), ",
+            crate::store::postgres::webhooks::told!("ended")
+        )
     };
 }
 pub(super) use ended;
@@ -55,7 +58,7 @@ pub(super) async fn cancel(
            where t.project = $1 and t.id = $2 and p.task = t.id and t.state in ('scheduled', 'queued', 'in_progress')
            returning",
         change_columns!(),
-        ", $3::text as code, $4::text as message, false as retryable
+        ", $3::text as code, $4::text as message, false as retryable, p.webhook
          ), ",
         ended!(),
         "select * from ended"

@@ -13,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Writes the act of a change: its id and actor are the first two arguments.
-macro_rules! act {
+macro_rules! acted {
     ($action:literal, $project:literal, $target:literal, $detail:literal, $from:literal) => {
         concat!(
             ", noted as (insert into acts (id, at, actor, action, project, target, detail) select $1, now_ms(), $2, '",
@@ -31,6 +31,8 @@ macro_rules! act {
     };
 }
 
+pub(super) use acted;
+
 /// Makes a key ($3 to $5) of a grant: project, name, scopes, lives_ms.
 macro_rules! born {
     ($grant:literal) => {
@@ -47,7 +49,7 @@ macro_rules! born {
 const CREATE_PROJECT: &str = concat!(
     "with born as (insert into projects (id, name, created_at) values ($3, $4, now_ms())
        on conflict do nothing returning *)",
-    act!("project.create", "id", "$5", "json_build_object('name', name)", "born"),
+    acted!("project.create", "id", "$5", "json_build_object('name', name)", "born"),
     " select * from born"
 );
 
@@ -57,7 +59,7 @@ const CREATE_KEY: &str = concat!(
         "(select id as project, $7 as name, $8 as scopes, $9::bigint as lives_ms, $11::text as quotas
           from projects where id = $6) g"
     ),
-    act!("key.create", "project", "$10", "json_build_object('name', name, 'scopes', scopes)", "born"),
+    acted!("key.create", "project", "$10", "json_build_object('name', name, 'scopes', scopes)", "born"),
     " select b.*, p.name as project_name from born b join projects p on p.id = b.project"
 );
 
@@ -65,25 +67,25 @@ const ROTATE_KEY: &str = concat!(
     "with g as (update api_keys set expires_at = least(expires_at, now_ms() + $7)
        where id = $6 and revoked_at is null and (expires_at is null or expires_at > now_ms()) returning *), ",
     born!("g"),
-    act!("key.rotate", "project", "$9", "json_build_object('new', $8::text)", "born"),
+    acted!("key.rotate", "project", "$9", "json_build_object('new', $8::text)", "born"),
     " select b.*, p.name as project_name from born b join projects p on p.id = b.project"
 );
 
 const LIMIT_PROJECT: &str = concat!(
     "with changed as (update projects set quotas = $3 where id = $4 returning *)",
-    act!("project.limit", "id", "$5", "coalesce(quotas, '{}')", "changed"),
+    acted!("project.limit", "id", "$5", "coalesce(quotas, '{}')", "changed"),
     " select id from changed"
 );
 
 const LIMIT_KEY: &str = concat!(
     "with changed as (update api_keys set quotas = $3 where id = $4 returning *)",
-    act!("key.limit", "project", "$5", "coalesce(quotas, '{}')", "changed"),
+    acted!("key.limit", "project", "$5", "coalesce(quotas, '{}')", "changed"),
     " select id from changed"
 );
 
 const REVOKE_KEY: &str = concat!(
     "with changed as (update api_keys set revoked_at = now_ms() where id = $3 and revoked_at is null returning *)",
-    act!("key.revoke", "project", "$4", "json_build_object('name', name)", "changed"),
+    acted!("key.revoke", "project", "$4", "json_build_object('name', name)", "changed"),
     " select k.*, p.name as project_name
       from (select * from changed union all
             select * from api_keys where id = $3 and not exists (select from changed)) k

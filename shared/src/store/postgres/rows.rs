@@ -18,7 +18,7 @@ pub(super) fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, 
     Ok(row.try_get(column)?)
 }
 
-fn moment(row: &PgRow, column: &str) -> Result<Option<UnixMs>> {
+pub(super) fn moment(row: &PgRow, column: &str) -> Result<Option<UnixMs>> {
     Ok(get::<Option<i64>>(row, column)?.map(UnixMs))
 }
 

@@ -159,13 +159,14 @@ macro_rules! fresh {
                returning id, state, created_at, ready_at, expires_at
              ), bodies as (
                insert into payloads (task, body, object, object_len, queue_timeout_ms, execution_timeout_ms, ttl_ms,
-                 backoff_base_ms, backoff_max_ms, result_ttl_ms, custom_id, metadata, reserved, moderation)
+                 backoff_base_ms, backoff_max_ms, result_ttl_ms, custom_id, metadata, reserved, moderation, webhook)
                select id, body, object, object_len, queue_timeout, execution_timeout, ttl, base, max, result_ttl, custom_id,
-                 metadata, reserved, moderation
+                 metadata, reserved, moderation, webhook
                from unnest($1::uuid[], $13::bytea[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
-                 $19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::bool[], $25::text[], $26::text[])
+                 $19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::bool[], $25::text[], $26::text[],
+                 $27::text[])
                  as i(id, body, object, object_len, queue_timeout, execution_timeout, ttl, base, max, result_ttl, custom_id,
-                   metadata, keyed, reserved, moderation)
+                   metadata, keyed, reserved, moderation, webhook)
                where ",
             $where,
             " on conflict (task) do nothing
@@ -178,8 +179,8 @@ pub(super) use fresh;
 const INSERT: &str = concat!(
     "with won as (
        insert into idempotency (project, key, fingerprint, task, expires_at)
-       select project, key, fingerprint, id, (select now_ms()) + $29
-       from unnest($1::uuid[], $2::uuid[], $27::text[], $28::bytea[]) as i(id, project, key, fingerprint)
+       select project, key, fingerprint, id, (select now_ms()) + $30
+       from unnest($1::uuid[], $2::uuid[], $28::text[], $29::bytea[]) as i(id, project, key, fingerprint)
        where key is not null order by project, key
        on conflict (project, key) do update
          set fingerprint = excluded.fingerprint, task = excluded.task, expires_at = excluded.expires_at
@@ -210,7 +211,7 @@ async fn insert(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<HashMap<Ta
     rows.iter().map(born).collect()
 }
 
-/// Binds `$1` to `$26`: one array per column.
+/// Binds `$1` to `$27`: one array per column.
 pub(super) fn bind<'q>(
     query: Query<'q, Postgres, PgArguments>,
     tasks: &[&NewTask],
@@ -245,6 +246,7 @@ pub(super) fn bind<'q>(
         .bind(all(tasks, |task| task.idempotency.is_some()))
         .bind(all(tasks, |task| task.reserved.as_deref()))
         .bind(all(tasks, |task| (!task.moderation.is_empty()).then(|| codec::json(&task.moderation))))
+        .bind(all(tasks, |task| task.webhook.as_deref()))
 }
 
 const KEYS: &str = "select i.id, k.task, k.fingerprint

@@ -8,6 +8,7 @@ use super::{
     read::tenants,
     rows::{self, change_columns, get, names},
     upstreams::{caps, served, uncapped},
+    webhooks::told,
 };
 use crate::{
     clock::ms,
@@ -134,7 +135,7 @@ pub(super) async fn expire(pool: &PgPool, limit: u32) -> Result<Vec<Change>> {
            returning",
         change_columns!(),
         ", case when t.expires_at <= now_ms() then $2::text else $4::text end as code,
-             case when t.expires_at <= now_ms() then $3::text else $5::text end as message, true as retryable
+             case when t.expires_at <= now_ms() then $3::text else $5::text end as message, true as retryable, p.webhook
          ), ",
         ended!(),
         "select * from ended"
@@ -178,7 +179,7 @@ const REAP: &str = concat!(
        returning",
     change_columns!(),
     ", json_build_object('code', $4::text, 'message', $5::text, 'retryable', true, 'attempt', t.attempt,
-           'upstream_status', null)::text as error
+           'upstream_status', null)::text as error, p.webhook
      ), noted as (
        insert into attempts (task, attempt, ended_at, error) select id, attempt, now_ms(), error from taken
        on conflict do nothing
@@ -189,8 +190,9 @@ const REAP: &str = concat!(
        insert into batch_counts (batch, task, attempt, completed, failed,
          input_tokens, cached_tokens, output_tokens, reasoning_tokens)
        select batch, id, attempt, 0, 1, 0, 0, 0, 0 from taken where batch is not null and state = 'failed'
-     )
-     select * from taken"
+     ), ",
+    told!("(select * from taken where state = 'failed')"),
+    "select * from taken"
 );
 
 pub(super) async fn reap(

@@ -4,12 +4,13 @@ use super::{
     super::{Batch, Page},
     finish::{Stop, stop},
     rows::{self, Fault},
+    webhooks,
 };
 use crate::{
     clock::UnixMs,
     task::{BatchId, Change, ErrorCode, ProjectId, State},
 };
-use sqlx::{SqliteConnection, SqliteExecutor};
+use sqlx::{Row, SqliteConnection, SqliteExecutor};
 use uuid::Uuid;
 
 /// Batches with exact counts. The page is cut first, so that only its counts are summed.
@@ -96,7 +97,14 @@ pub(super) async fn close_batches(
                where id in (select b.id from batches b \
                  where b.finished_at is null and b.state in ('in_progress', 'cancelling') \
                  and not exists (select 1 from tasks t where t.batch = b.id and t.wake_at is not null) limit ?2) \
-               returning id";
-    let closed: Vec<Uuid> = sqlx::query_scalar(sql).bind(now.0).bind(limit).fetch_all(db).await?;
-    Ok(closed.into_iter().map(BatchId).collect())
+               returning id, project, state";
+    let closed = sqlx::query(sql).bind(now.0).bind(limit).fetch_all(&mut *db).await?;
+    let mut ids = Vec::with_capacity(closed.len());
+    for row in closed {
+        let (id, project): (Uuid, Uuid) = (row.try_get("id")?, row.try_get("project")?);
+        let event_type = format!("batch.{}", row.try_get::<&str, _>("state")?);
+        webhooks::tell(db, now, ProjectId(project), &event_type, id).await?;
+        ids.push(BatchId(id));
+    }
+    Ok(ids)
 }

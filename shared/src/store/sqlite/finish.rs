@@ -7,6 +7,7 @@
 use super::{
     super::{Again, Finish, Finished},
     rows::{self, Fault, bind_payload, bind_usage, json, millis},
+    webhooks,
 };
 use crate::{
     clock::UnixMs,
@@ -29,7 +30,7 @@ pub(super) struct End<'a> {
     pub(super) upstream: Option<&'a str>,
 }
 
-/// Writes state, result and batch count. `None`: the guard did not hold, nothing is written.
+/// Writes state, result, batch count and what receivers are told. `None`: the guard did not hold, nothing is written.
 pub(super) async fn end(
     db: &mut SqliteConnection,
     now: UnixMs,
@@ -63,8 +64,13 @@ pub(super) async fn end(
         .bind(end.error.map(json));
     let statement = bind_payload(bind_usage(statement, end.usage), end.answer.map(|answer| &answer.body));
     // All rows, not the first: the statements behind it must run too.
-    let rows = statement.fetch_all(db).await?;
-    rows.first().map(rows::change).transpose()
+    let rows = statement.fetch_all(&mut *db).await?;
+    let change = rows.first().map(rows::change).transpose()?;
+    if let Some(change) = change.as_ref().filter(|change| change.batch.is_none()) {
+        let event_type = format!("task.{}", change.state);
+        webhooks::tell(db, now, change.project, &event_type, change.task.0).await?;
+    }
+    Ok(change)
 }
 
 /// The end of an attempt that another one follows.

@@ -15,6 +15,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod webhooks;
 mod worker;
 
 pub use open::SqliteStore;

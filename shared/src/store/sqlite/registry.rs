@@ -78,7 +78,7 @@ fn act(row: &SqliteRow) -> Result<Act, Fault> {
     })
 }
 
-fn page<T>(
+pub(super) fn page<T>(
     rows: &[SqliteRow],
     limit: u32,
     read: impl Fn(&SqliteRow) -> Result<T, Fault>,
@@ -89,17 +89,17 @@ fn page<T>(
 }
 
 /// Who does something, and what.
-struct Doing {
+pub(super) struct Doing {
     actor: String,
     action: &'static str,
 }
 
 impl Doing {
-    fn new(actor: &str, action: &'static str) -> Self {
+    pub(super) fn new(actor: &str, action: &'static str) -> Self {
         Self { actor: actor.to_owned(), action }
     }
 
-    async fn note(
+    pub(super) async fn note(
         &self,
         db: &mut SqliteConnection,
         now: UnixMs,

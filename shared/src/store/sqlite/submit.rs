@@ -117,8 +117,8 @@ async fn insert(db: &mut SqliteConnection, now: UnixMs, task: &NewTask) -> Resul
                max_attempts, priority, state, queue, relay, endpoint, model) \
                values (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) on conflict do nothing; \
                insert into payloads (task, queue_timeout_ms, execution_timeout_ms, ttl_ms, backoff_base_ms, \
-               backoff_max_ms, result_ttl_ms, custom_id, metadata, reserved, moderation, body, object, object_len) \
-               values (?1, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28) on conflict do nothing";
+               backoff_max_ms, result_ttl_ms, custom_id, metadata, reserved, moderation, webhook, body, object, object_len) \
+               values (?1, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29) on conflict do nothing";
     let times = times(now, task);
     let policy = &task.policy;
     let statement = sqlx::query(sql)
@@ -146,7 +146,8 @@ async fn insert(db: &mut SqliteConnection, now: UnixMs, task: &NewTask) -> Resul
         .bind(task.batch.as_ref().map(|line| &*line.custom_id))
         .bind(task.metadata.as_deref())
         .bind(task.reserved.as_deref())
-        .bind((!task.moderation.is_empty()).then(|| json(&task.moderation)));
+        .bind((!task.moderation.is_empty()).then(|| json(&task.moderation)))
+        .bind(task.webhook.as_deref());
     let done = bind_payload(statement, Some(&task.payload)).execute(db).await?;
     Ok(done.rows_affected() > 0)
 }

@@ -56,6 +56,7 @@ fn task() -> NewTask {
         batch: None,
         reserved: None,
         moderation: Vec::new(),
+        webhook: None,
     }
 }
 

@@ -19,6 +19,10 @@ pub(super) struct Estate {
     pub(super) batch: String,
     /// Another one.
     pub(super) stopped: String,
+    /// Who is told by webhook, at an address that is not called; somebody will remove it.
+    pub(super) endpoint: String,
+    /// What it should have been told.
+    pub(super) delivery: String,
     /// One that runs until somebody stops it.
     running: String,
 }
@@ -58,6 +62,12 @@ impl Estate {
     /// Makes it, and waits for its end.
     pub(super) async fn make(house: &House, heard: &mut Heard) -> anyhow::Result<Self> {
         let (client, words) = (&house.mine.client, &house.words);
+        let url = format!("https://localhost:9/{}", house.app.plant("URL of a webhook"));
+        let wanted = json!({"name": "", "url": url, "event_types": ["task.completed"]});
+        let kept = client.post("/v1/webhook_endpoints", &wanted).await?.expect(200)?;
+        let secret = kept["signing_secret"].as_str().context("a secret")?;
+        house.app.secret("secret of webhooks", secret);
+        let endpoint = client.post("/v1/webhook_endpoints", &wanted).await?.expect(200)?;
         let (mut ids, mut ends) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
         for (n, sim) in wishes(words).into_iter().enumerate() {
             let mut wanted = task(words);
@@ -78,7 +88,11 @@ impl Estate {
         assert!(ends.is_empty() && good > 10 && bad > 20, "{good} completed, {bad} failed, and {ends:?}");
         let running = json!({"endpoint": "/v1/chat/completions",
             "body": chat(&words.prompt, json!({"text": words.answer, "ttft_ms": 300_000}))});
+        let deliveries = client.get("/v1/webhook_deliveries").await?.expect(200)?;
+        let id = |value: &Value| value["id"].as_str().unwrap_or_default().to_owned();
         Ok(Self {
+            endpoint: id(&endpoint),
+            delivery: id(&deliveries["data"][0]),
             task: completed[0].clone(),
             doomed: completed[1].clone(),
             failed: failed[0].clone(),

@@ -4,13 +4,17 @@ use super::{Heard, House};
 use harness::{Client, Net};
 
 /// What `mine` writes and reads: no secret of the house, but its own business.
-const CONTENT: [&str; 6] = ["prompt", "answer", "metadata", "custom_id", "reason", "Idempotency-Key"];
+const CONTENT: [&str; 7] =
+    ["prompt", "answer", "metadata", "custom_id", "reason", "Idempotency-Key", "URL of a webhook"];
 
 /// Words that callers made up for bad requests, good for nothing.
 const MADE_UP: [&str; 2] = ["field", "question"];
 
 /// Columns that are made for what projects write and read.
-const COLUMNS: [(&str, &[&str]); 7] = [
+const COLUMNS: [(&str, &[&str]); 9] = [
+    ("webhook_endpoints.url", &["URL of a webhook"]),
+    // Requests are signed with it.
+    ("webhook_endpoints.secret", &["secret of webhooks"]),
     ("payloads.body", &["prompt", "answer"]),
     ("payloads.metadata", &["metadata"]),
     ("payloads.custom_id", &["custom_id"]),
@@ -96,6 +100,10 @@ pub(super) async fn database(house: &House) -> anyhow::Result<()> {
             None => none(found),
         }
     }
-    none(all.but(&CONTENT).net().found_below(house.app.folder())?);
+    let files = all.but(&CONTENT).net().found_below(house.app.folder())?;
+    // The embedded database is a file, with the column of the secrets that it signs with.
+    let is_column =
+        |found: &String| found.contains("/longhaul.db") && found.ends_with(": secret of webhooks");
+    none(files.into_iter().filter(|found| !is_column(found)).collect());
     Ok(())
 }

@@ -41,6 +41,8 @@ fn path(operation: &Operation, estate: &Estate, house: &House) -> anyhow::Result
         path if path.starts_with("/v1/tasks/{id}") => &estate.task,
         "/v1/batches/{id}/cancel" => &estate.stopped,
         path if path.starts_with("/v1/batches/{id}") => &estate.batch,
+        path if path.starts_with("/v1/webhook_endpoints/{id}") => &estate.endpoint,
+        path if path.starts_with("/v1/webhook_deliveries/{id}") => &estate.delivery,
         path if path.starts_with("/v1/models/") => "sim-chat",
         path if path.starts_with("/v1/admin/keys/") => &house.other.id,
         path if path.starts_with("/v1/admin/projects/") => "acme",

@@ -1,4 +1,4 @@
-//! When an upstream wants to be asked again, in any of the forms that are in use. Pure.
+//! When a server wants to be asked again, in any of the forms that are in use. Pure.
 //!
 //! `retry-after-ms`; `Retry-After` in seconds (RFC 9110, with fractions as some write them) or as a date; and what OpenAI says of its
 //! rate limit, `x-ratelimit-reset-requests`, as `6m0s`.
@@ -6,11 +6,12 @@
 use http::HeaderMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Longest wait that is believed: later the upstream is asked again.
+/// Longest wait that is believed: later the server is asked again.
 const WAIT_MAX: Duration = Duration::from_secs(900);
 
 /// The wait that the headers ask for. A wait of nothing is none: our own backoff is as good.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
     let asked = text("retry-after-ms").and_then(seconds).map(|ms| ms / 1000);
     let asked = asked.or_else(|| text("retry-after").and_then(seconds));
