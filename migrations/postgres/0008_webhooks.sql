@@ -19,7 +19,7 @@ create index webhook_endpoints_page on webhook_endpoints (project, id);
 create table webhook_deliveries (
   id          uuid primary key,                  -- in the order of time
   project     uuid not null,
-  endpoint    uuid not null references webhook_endpoints on delete cascade,
+  endpoint    uuid not null,             -- no foreign key: an end is written down whatever becomes of its endpoint
   target      uuid not null,                     -- who shares a receiver
   url         text,                              -- the task's own; null: the endpoint's
   event_type  text not null,

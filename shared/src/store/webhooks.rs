@@ -140,6 +140,7 @@ pub trait Webhooks: Send + Sync {
     /// Makes a delivery due now, with the same id, whatever became of it.
     async fn redeliver(&self, project: ProjectId, id: DeliveryId) -> Result<Option<Delivery>>;
 
-    /// Removes up to `limit` deliveries that ended `keep` ago, and fails those whose endpoint was disabled as long ago. How many went.
+    /// Removes up to `limit` deliveries that ended `keep` ago, and fails those whose endpoint was disabled as long ago or is
+    /// no more. How many went.
     async fn forget_deliveries(&self, limit: u32, keep: Duration) -> Result<u64>;
 }

@@ -67,7 +67,11 @@ const UPDATE: &str = concat!(
 );
 
 const DELETE: &str = concat!(
-    "with gone as (delete from webhook_endpoints where project = $3 and id = $4 and url is not null returning *)",
+    "with gone as (
+       delete from webhook_endpoints where project = $3 and id = $4 and url is not null returning *
+     ), cleared as (
+       delete from webhook_deliveries d using gone where d.endpoint = gone.id
+     )",
     acted!("webhook.delete", "project", "$5", "json_build_object('name', name)", "gone"),
     " select id from gone"
 );
@@ -292,8 +296,8 @@ impl Webhooks for PostgresStore {
         let sql = "with stuck as (
             update webhook_deliveries set state = 'failed', due_at = null, ended_at = now_ms(), last_error = $3
             where due_at is not null and id in (
-              select d.id from webhook_endpoints e join webhook_deliveries d on d.endpoint = e.id
-              where e.disabled_at <= now_ms() - $2 and d.due_at is not null limit $1)
+              select d.id from webhook_deliveries d left join webhook_endpoints e on e.id = d.endpoint
+              where d.due_at is not null and (e.id is null or e.disabled_at <= now_ms() - $2) limit $1)
           )
           delete from webhook_deliveries where id in (
             select id from webhook_deliveries where ended_at <= now_ms() - $2 order by ended_at limit $1)";

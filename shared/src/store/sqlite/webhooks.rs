@@ -247,8 +247,8 @@ async fn redeliver(
 
 async fn forget(db: &mut SqliteConnection, now: UnixMs, limit: u32, keep: Duration) -> Result<u64, Fault> {
     let sql = "update webhook_deliveries set state = 'failed', due_at = null, ended_at = ?1, last_error = ?4 where id in ( \
-                 select d.id from webhook_endpoints e join webhook_deliveries d on d.endpoint = e.id \
-                 where e.disabled_at <= ?1 - ?3 and d.due_at is not null limit ?2)";
+                 select d.id from webhook_deliveries d left join webhook_endpoints e on e.id = d.endpoint \
+                 where d.due_at is not null and (e.id is null or e.disabled_at <= ?1 - ?3) limit ?2)";
     let bind = |sql| sqlx::query(sql).bind(now.0).bind(limit).bind(millis(keep)).bind(codec::DISABLED);
     bind(sql).execute(&mut *db).await?;
     let sql = "delete from webhook_deliveries where id in ( \
