@@ -1,7 +1,7 @@
 //! How many tasks of a project wait, and whether there is room for more.
 //!
 //! The database is asked by one request for all of a project's; in between this process adds what it accepts. A count is used for
-//! [`FRESH`], and while there is plenty of room for [`ROOMY`]. So each process may accept what the others have accepted in that time,
+//! [`FRESH`], and while there is plenty of room for [`ROOMY`]; by half of that one request counts anew, and the others go on. So each process may accept what the others have accepted in that time,
 //! or one [`PART`]th of the room.
 
 use crate::{error::ApiError, fetch::DEADLINE};
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, OwnedMutexGuard},
     time::{Instant, timeout},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Rooms {
 struct Room {
     waiting: u32,
     count: Option<Count>,
+    /// Somebody counts anew; meanwhile the last count is used.
+    recounted: bool,
 }
 
 /// What was counted last.
@@ -56,6 +58,12 @@ impl Room {
             let taken = self.waiting.saturating_add(more).saturating_sub(count.waiting);
             now < count.fresh_until || (now < count.roomy_until && taken < roomy)
         })
+    }
+
+    /// Whether it is time for somebody to count anew, although the last count is still used.
+    fn is_old(&self, now: Instant) -> bool {
+        let old = |count: Count| now >= count.fresh_until && now + ROOMY / 2 >= count.roomy_until;
+        !self.recounted && self.count.is_some_and(old)
     }
 
     fn take(&mut self, quota: u32, more: u32) -> Result<(), ApiError> {
@@ -86,19 +94,37 @@ impl Rooms {
     /// # Errors
     /// There is none, or the database is away.
     pub(super) async fn take(&self, project: ProjectId, quota: u32, more: u32) -> Result<(), ApiError> {
-        let room = self.room(project);
-        let mut room = match room.try_lock() {
-            Ok(room) => room,
-            Err(_) => timeout(DEADLINE, room.lock()).await?,
-        };
-        if more <= quota && !room.is_known(quota, more, Instant::now()) {
-            let asked = Instant::now();
-            let waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
-            let (now, took) = (Instant::now(), asked.elapsed());
-            let count = Count { waiting, fresh_until: now + FRESH.max(10 * took), roomy_until: now + ROOMY };
-            *room = Room { waiting, count: Some(count) };
+        let (mut room, now) = (self.enter(project).await?, Instant::now());
+        if more <= quota && !room.is_known(quota, more, now) {
+            let count = self.count(project, quota).await?;
+            *room = Room { waiting: count.waiting, count: Some(count), recounted: false };
+        } else if more <= quota && room.is_old(now) {
+            // Where much waits counting takes long: the others do not wait for it.
+            let before = room.waiting;
+            room.recounted = true;
+            drop(room);
+            let count = self.count(project, quota).await?;
+            room = self.enter(project).await?;
+            // Some of these may have been counted.
+            let meanwhile = room.waiting.saturating_sub(before);
+            let waiting = count.waiting.saturating_add(meanwhile);
+            *room = Room { waiting, count: Some(count), recounted: false };
         }
         room.take(quota, more)
+    }
+
+    async fn enter(&self, project: ProjectId) -> Result<OwnedMutexGuard<Room>, ApiError> {
+        match self.room(project).try_lock_owned() {
+            Ok(room) => Ok(room),
+            Err(_) => Ok(timeout(DEADLINE, self.room(project).lock_owned()).await?),
+        }
+    }
+
+    async fn count(&self, project: ProjectId, quota: u32) -> Result<Count, ApiError> {
+        let asked = Instant::now();
+        let waiting = timeout(DEADLINE, self.store.waiting(project, &self.queues, quota)).await??;
+        let (now, took) = (Instant::now(), asked.elapsed());
+        Ok(Count { waiting, fresh_until: now + FRESH.max(10 * took), roomy_until: now + ROOMY })
     }
 
     /// Gives room back: there is no task.
@@ -119,13 +145,35 @@ mod tests {
         let now = Instant::now();
         let count = Count { waiting: 200, fresh_until: now + FRESH, roomy_until: now + ROOMY };
         let known = |waiting, more, after: Duration| {
-            Room { waiting, count: Some(count) }.is_known(1_000, more, now + after)
+            Room { waiting, count: Some(count), recounted: false }.is_known(1_000, more, now + after)
         };
         assert!(!Room::default().is_known(1_000, 1, now), "nobody has counted");
         assert!(known(990, 1, FRESH / 2), "just counted");
         assert!(known(200, 49, FRESH) && known(248, 1, FRESH * 2), "less than a sixteenth of 800");
         assert!(!known(200, 50, FRESH) && !known(249, 1, FRESH));
         assert!(!known(200, 1, ROOMY));
+        let old = |recounted, after: Duration| {
+            Room { waiting: 200, count: Some(count), recounted }.is_old(now + after)
+        };
+        assert!(!old(false, ROOMY / 3) && old(false, ROOMY / 2) && !old(true, ROOMY / 2));
+    }
+
+    /// A request that left while it counted stops nobody: once the count is too old to be used, the next one counts.
+    #[tokio::test]
+    async fn others_go_on_while_one_counts_anew() {
+        let (_folder, rooms) = rooms().await;
+        let (project, now) = (ProjectId::new(), Instant::now());
+        let count = Count { waiting: 5, fresh_until: now, roomy_until: now + ROOMY / 2 };
+        *rooms.room(project).lock().await = Room { waiting: 6, count: Some(count), recounted: true };
+        assert!(rooms.take(project, 1_000, 1).await.is_ok());
+        assert_eq!(rooms.room(project).lock().await.waiting, 7, "nobody was asked");
+        rooms.room(project).lock().await.recounted = false;
+        assert!(rooms.take(project, 1_000, 1).await.is_ok());
+        assert_eq!(rooms.room(project).lock().await.waiting, 1, "nothing waits in the database");
+        let count = Count { roomy_until: now, ..count };
+        *rooms.room(project).lock().await = Room { waiting: 6, count: Some(count), recounted: true };
+        assert!(rooms.take(project, 1_000, 1).await.is_ok());
+        assert_eq!(rooms.room(project).lock().await.waiting, 1);
     }
 
     #[test]
