@@ -1,4 +1,4 @@
-//! `GET /v1/tasks/{id}/events`: the events of one task as a server-sent event stream.
+//! `GET /v1/tasks/{id}/events`: the events of one task as a server-sent event stream, or as JSON lines for who asks for them.
 //!
 //! ```text
 //! retry: 2000                       in the first frame only
@@ -11,6 +11,8 @@
 //! The keep-alive comment ends with one newline: some clients take the blank line after a comment for an event, and die of its
 //! missing data. The stream ends after the terminal event; a client that comes back with its seq gets a 204, which tells
 //! browsers to stop.
+//!
+//! With `Accept: application/x-ndjson` each event is a line of JSON, and silence is filled with empty ones.
 
 use crate::{
     error::{ApiError, Wrapped},
@@ -59,8 +61,37 @@ pub(crate) struct Cursor {
     after: Option<String>,
 }
 
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Frames,
+    Lines,
+}
+
+impl Form {
+    /// The one that the caller names first.
+    fn wanted(headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let named =
+            accept.split(',').filter_map(|kind| match kind.split(';').next().unwrap_or_default().trim() {
+                "application/x-ndjson" => Some(Self::Lines),
+                "text/event-stream" => Some(Self::Frames),
+                _ => None,
+            });
+        named.into_iter().next().unwrap_or(Self::Frames)
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Frames => "text/event-stream; charset=utf-8",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+}
+
 struct Line {
     app: App,
+    form: Form,
     follow: Follow,
     begun: bool,
     said_farewell: bool,
@@ -76,7 +107,7 @@ struct Line {
         ("after" = Option<i64>, Query, description = "The same, for clients that cannot set headers."),
     ),
     responses(
-        (status = 200, description = "Server-sent events until the terminal one.", content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events until the terminal one, or JSON lines for who accepts them.", content_type = "text/event-stream"),
         (status = 204, description = "The run is over and you have seen its end."),
         (status = 404, description = "No such task.", body = Wrapped),
     )
@@ -96,13 +127,14 @@ pub(crate) async fn events(
     if follow.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let line = Line { app, follow, begun: false, said_farewell: false, _open: Open::new("sse") };
+    let form = Form::wanted(&headers);
+    let line = Line { app, form, follow, begun: false, said_farewell: false, _open: Open::new("sse") };
     let frames = stream::unfold(line, |mut line| async {
         let frame = line.frame().await?;
         Some((Ok::<_, Infallible>(Bytes::from(frame)), line))
     });
     let headers = [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (header::CONTENT_TYPE, form.content_type()),
         (header::CACHE_CONTROL, "no-cache, no-transform"),
         (http::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
@@ -119,7 +151,12 @@ impl Line {
     /// The last words of a process that ends: no event, so no id. `None` once they are said.
     fn farewell(&mut self) -> Option<Vec<u8>> {
         let wait = fastrand::u64(250..1_500);
-        let words = format!("retry: {wait}\nevent: draining\ndata: {{\"reconnect_after_ms\":{wait}}}\n\n");
+        let words = match self.form {
+            Form::Frames => {
+                format!("retry: {wait}\nevent: draining\ndata: {{\"reconnect_after_ms\":{wait}}}\n\n")
+            }
+            Form::Lines => format!("{{\"type\":\"draining\",\"reconnect_after_ms\":{wait}}}\n"),
+        };
         (!std::mem::replace(&mut self.said_farewell, true)).then(|| words.into_bytes())
     }
 
@@ -134,11 +171,36 @@ impl Line {
         };
         let event = match told {
             Ok(event) => event?,
+            Err(_) if self.form == Form::Lines => return Some(b"\n".to_vec()),
             Err(_) => return Some(b": ka\n".to_vec()),
         };
-        let retry = if std::mem::replace(&mut self.begun, true) { "" } else { "retry: 2000\n" };
         let json = view::one_line(wire(&self.app, &event).await.into_bytes());
+        if self.form == Form::Lines {
+            return Some([&json, &b"\n"[..]].concat());
+        }
+        let retry = if std::mem::replace(&mut self.begun, true) { "" } else { "retry: 2000\n" };
         let head = format!("{retry}id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str());
         Some([head.as_bytes(), &json, b"\n\n"].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_named_first_counts() {
+        let wanted = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, http::HeaderValue::from_static(accept));
+            Form::wanted(&headers)
+        };
+        for accept in ["", "*/*", "application/json", "text/event-stream, application/x-ndjson"] {
+            assert_eq!(wanted(accept), Form::Frames, "{accept}");
+        }
+        for accept in ["application/x-ndjson", "*/*;q=0.1, application/x-ndjson; q=1, text/event-stream"] {
+            assert_eq!(wanted(accept), Form::Lines, "{accept}");
+        }
+        assert_eq!(Form::wanted(&HeaderMap::new()), Form::Frames);
     }
 }

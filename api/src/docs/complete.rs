@@ -55,8 +55,15 @@ fn share(operation: &mut Operation) {
         refuse(operation, "413", "The body is too large.");
         refuse(operation, "415", "Not JSON.");
     }
-    if operation.operation_id.as_deref() == Some("get_task_result") {
-        relay(operation);
+    match operation.operation_id.as_deref() {
+        Some("get_task_result") => relay(operation),
+        Some("stream_task_events") => {
+            if let Some(RefOr::T(events)) = operation.responses.responses.get_mut("200") {
+                let lines = Content::new(None::<RefOr<Schema>>);
+                events.content.insert("application/x-ndjson".to_owned(), lines.into());
+            }
+        }
+        _ => {}
     }
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };

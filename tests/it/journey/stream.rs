@@ -2,11 +2,13 @@
 
 use super::both_modes;
 use harness::{App, Client, Mode, SseEvent, chat};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 both_modes!(
     events_come_in_order_and_without_gaps,
     a_broken_stream_resumes_where_it_stopped,
+    lines_say_what_frames_say,
     a_socket_shows_the_same_events,
     a_socket_watches_a_batch,
     a_socket_names_what_it_cannot_subscribe_to,
@@ -81,6 +83,36 @@ async fn a_broken_stream_resumes_where_it_stopped(mode: Mode) -> anyhow::Result<
         told(events.iter().map(|event| &event.data)),
         "one two three four five six seven eight nine ten"
     );
+    Ok(())
+}
+
+async fn lines_say_what_frames_say(mode: Mode) -> anyhow::Result<()> {
+    let app = App::start(mode).await?;
+    let client = app.client();
+    let id = client.ask("count to ten", slow()).await?;
+    let lines = async |after: &str| {
+        let request = client.request(Method::GET, &format!("/v1/tasks/{id}/events{after}"));
+        Client::send(request.header("accept", "application/x-ndjson")).await
+    };
+    let reply = lines("").await?;
+    assert_eq!(reply.header("content-type"), "application/x-ndjson");
+    let text = String::from_utf8(reply.body.to_vec())?;
+    let told: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let frames = client.events(&id, None, usize::MAX).await?;
+    // The row and the log were written a moment apart.
+    let timeless = |mut event: Value| {
+        event["ts"] = Value::Null;
+        event
+    };
+    let frames: Vec<Value> = frames.into_iter().map(|event| timeless(event.data)).collect();
+    assert_eq!(told.iter().cloned().map(timeless).collect::<Vec<_>>(), frames);
+    let last = told.len() - 1;
+    assert_eq!(
+        lines(&format!("?after={}", last - 1)).await?.json()?,
+        told[last],
+        "it goes on after any of them"
+    );
+    assert_eq!(lines(&format!("?after={last}")).await?.status, 204);
     Ok(())
 }
 
