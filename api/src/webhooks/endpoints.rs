@@ -269,8 +269,8 @@ async fn tried(app: &App, endpoint: &Endpoint, event_type: EventType) -> Tested 
     let (success, status_code, error) =
         match app.webhooks.send(message, std::slice::from_ref(&endpoint.secret)).await {
             Attempt::Taken { status } => (true, Some(status), None),
-            Attempt::Gone => (false, Some(410), Some("status 410 Gone".to_owned())),
-            Attempt::Failed { status, error, .. } => (false, status, Some(error)),
+            Attempt::Gone => (true, Some(410), Some("status 410 Gone".to_owned())),
+            Attempt::Failed { status, error, .. } => (status.is_some(), status, Some(error)),
         };
     Tested {
         object: "webhook_endpoint.test",

@@ -88,7 +88,7 @@ pub(crate) struct Tested {
     pub(super) webhook_endpoint_id: EndpointId,
     /// What it was told.
     pub(super) event_type: &'static str,
-    /// Whether it answered with a status of success.
+    /// Whether it answered: `status_code` says what.
     pub(super) success: bool,
     /// Its status, if it answered.
     pub(super) status_code: Option<u16>,
