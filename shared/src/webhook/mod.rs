@@ -18,7 +18,6 @@ use crate::{
     task::{DeliveryId, EndpointId, ProjectId},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{fmt, str::FromStr, sync::Arc};
 use url::Url;
@@ -227,15 +226,21 @@ impl OwnWebhook {
     }
 }
 
-/// The body of a webhook: OpenAI's event object.
+/// The body of a webhook: OpenAI's event object around `data`.
+///
+/// # Panics
+/// `data` is no JSON.
 #[must_use]
-pub fn event(id: DeliveryId, event_type: EventType, created_at: UnixMs, data: &Value) -> Vec<u8> {
-    let event = json!({
-        "id": id,
-        "object": "event",
-        "type": event_type.as_str(),
-        "created_at": created_at.seconds(),
-        "data": data,
-    });
-    event.to_string().into_bytes()
+pub fn event(id: DeliveryId, event_type: EventType, created_at: UnixMs, data: &impl Serialize) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Event<'a, T> {
+        id: DeliveryId,
+        object: &'static str,
+        r#type: &'static str,
+        created_at: i64,
+        data: &'a T,
+    }
+    let (r#type, created_at) = (event_type.as_str(), created_at.seconds());
+    serde_json::to_vec(&Event { id, object: "event", r#type, created_at, data })
+        .expect("what is told is JSON")
 }
