@@ -303,6 +303,13 @@ pub(crate) fn respond(status: StatusCode, body: impl Into<Body>) -> Response {
     response
 }
 
+/// A response with a secret in its JSON body: nothing on the way may keep it.
+pub(crate) fn respond_once(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = respond(status, body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// How long a client should wait before it asks again.
 pub(crate) fn ask_again(response: &mut Response, task: &Task) {
     if !task.state.is_terminal() {

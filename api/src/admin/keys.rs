@@ -15,7 +15,7 @@ use axum::{
     extract::{Path, Query},
     response::Response,
 };
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
     clock::UnixMs,
@@ -236,11 +236,8 @@ pub(crate) async fn revoke(
     Ok(view::respond(StatusCode::OK, view::json(&KeyView::new(&revoked, None))))
 }
 
-/// An answer that nothing on the way may keep.
 fn shown(key: &KeyView<'_>) -> Response {
-    let mut response = view::respond(StatusCode::CREATED, view::json(key));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    view::respond_once(StatusCode::CREATED, view::json(key))
 }
 
 /// A project by its name or id.

@@ -15,7 +15,7 @@ use crate::{
     view,
 };
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
     task::EndpointId,
@@ -100,9 +100,7 @@ pub(crate) async fn rotate(app: App, MaybeJson(body): MaybeJson) -> Result<Respo
         .await??
         .ok_or_else(|| ApiError::Conflict("Somebody else makes it at this moment: try again.".into()))?;
     let shown = SecretView::new(&made, Some(secret.expose()));
-    let mut response = view::respond(StatusCode::OK, view::json(&shown));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(view::respond_once(StatusCode::OK, view::json(&shown)))
 }
 
 /// The webhook of a task, as it is kept with it, if it has one.

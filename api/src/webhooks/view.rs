@@ -2,7 +2,7 @@
 
 use crate::view;
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::Serialize;
 use shared::{
     clock::UnixMs,
@@ -57,12 +57,10 @@ impl<'a> EndpointView<'a> {
         }
     }
 
-    /// With its secret, in an answer that nothing on the way may keep.
+    /// With its secret.
     pub(super) fn shown(row: &'a Endpoint, secret: &'a SigningSecret) -> Response {
         let shown = Self { signing_secret: Some(secret.expose()), ..Self::new(row) };
-        let mut response = view::respond(StatusCode::OK, view::json(&shown));
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+        view::respond_once(StatusCode::OK, view::json(&shown))
     }
 }
 
