@@ -240,9 +240,10 @@ async fn a_receiver_that_hangs_delays_nobody(mode: Mode) -> anyhow::Result<()> {
     let hangs = std::net::TcpListener::bind("127.0.0.1:0")?;
     endpoint(client, &format!("http://{}/", hangs.local_addr()?), &["task.completed"]).await?;
     endpoint(client, &healthy.url(), &["task.completed"]).await?;
-    for _ in 0..40 {
+    // More than a worker sends at once: a receiver without a bound of its own would have all of that.
+    for _ in 0..400 {
         client.ask("Tell me", json!({})).await?;
     }
-    healthy.has(40).await?;
+    healthy.has(400).await?;
     Ok(())
 }
