@@ -44,7 +44,7 @@ const REDOC_PAGE: &str = r#"<!doctype html>
 #[openapi(
     info(
         title = "Longhaul",
-        description = "Inference that takes longer than an HTTP request should: submit a task, have a durable 202, and hear of its end by event stream, socket or poll."
+        description = "Inference that takes longer than an HTTP request should: submit a task, have a durable 202, and hear of its end by event stream, socket, webhook or poll."
     ),
     paths(
         submit::create, list::tasks, tasks::get, tasks::delete, tasks::result, stream::events, tasks::cancel,

@@ -3,9 +3,9 @@
 //! In: ids from the queue, rows from the store. Out: one call of a model server per attempt, one finish. Never here: HTTP from
 //! clients, and decisions that the store takes.
 //!
-//! The way of a task: `claim` → `backend` → `run` (→ `moderate`) → `upstream` (→ `tell`) → `decide` → `finish`. Beside it: `lease` keeps the worker alive,
-//! `cancel` hears of cancelled tasks, `catalog` notes models,
-//! `breaker` judges upstreams by their calls and `probe` tries those that fail.
+//! The way of a task: `claim` → `backend` → `run` (→ `moderate`) → `upstream` (→ `tell`) → `decide` → `finish`.
+//! Beside it: `lease` keeps the worker alive, `cancel` hears of cancelled tasks, `catalog` notes models, `breaker` judges upstreams by
+//! their calls, `probe` tries those that fail, and `webhook` tells receivers of ends.
 
 mod backend;
 mod breaker;
