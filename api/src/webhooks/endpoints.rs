@@ -320,13 +320,14 @@ fn named(name: String) -> Result<String, ApiError> {
     }
 }
 
-/// A URL that may be called, as far as can be told without looking its host up.
+/// A URL that may be called, as far as can be told without looking its host up: in its one form, which is ASCII. As it came, it could
+/// hold what no database reads back.
 ///
 /// # Errors
 /// 400.
 pub(crate) fn admitted(app: &App, param: &str, url: String) -> Result<String, ApiError> {
     match app.webhooks.guard().url(&url) {
-        Ok(_) => Ok(url),
+        Ok(url) => Ok(url.into()),
         Err(refused) => Err(ApiError::invalid(param, format!("'{param}' cannot be called: {refused}."))),
     }
 }

@@ -118,7 +118,7 @@ pub(crate) async fn of_task(app: &App, wanted: Option<&Wanted>) -> Result<Option
         let message = "'webhook' needs a secret to be signed with: POST /v1/webhook_secret/rotate makes one.";
         return Err(ApiError::invalid("webhook", message));
     }
-    Ok(Some(OwnWebhook::new(&url, &types).to_json()))
+    Ok(Some(OwnWebhook::new(app.project, &url, &types).to_json()))
 }
 
 async fn find(app: &App) -> Result<Option<Endpoint>, ApiError> {

@@ -197,7 +197,7 @@ pub struct Due {
 #[derive(Debug, Clone, Serialize)]
 pub struct OwnWebhook {
     url: String,
-    /// Receivers at one origin share it.
+    /// A project's receivers at one origin share it.
     target: Uuid,
     /// As the store looks for them: names, a space before and after each.
     event_types: String,
@@ -206,9 +206,10 @@ pub struct OwnWebhook {
 impl OwnWebhook {
     /// `url` has been judged by the [`Guard`].
     #[must_use]
-    pub fn new(url: &str, event_types: &[EventType]) -> Self {
+    pub fn new(project: ProjectId, url: &str, event_types: &[EventType]) -> Self {
         let origin = Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-        let digest = Sha256::digest(origin);
+        // Nobody waits for what another project sends there.
+        let digest = Sha256::digest(format!("{project} {origin}"));
         Self {
             url: url.to_owned(),
             target: Uuid::new_v8(std::array::from_fn(|place| digest[place])),

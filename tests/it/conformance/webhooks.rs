@@ -208,7 +208,7 @@ async fn a_task_may_have_a_webhook_of_its_own<S: Store + Registry + Webhooks>(st
         ("https://b.example/1", &EventType::ALL),
         ("https://c.example/", &[EventType::TaskFailed]),
     ] {
-        let webhook = Some(OwnWebhook::new(url, types).to_json());
+        let webhook = Some(OwnWebhook::new(mine, url, types).to_json());
         end(store, &NewTask { project: mine, webhook, ..new_task() }).await;
         let due = due(store, mine, &of_all()).await;
         assert_eq!(due.len(), usize::from(url != "https://c.example/"), "{url}");
