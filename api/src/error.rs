@@ -3,6 +3,8 @@
 //! A handler returns an [`ApiError`]; the gate, which knows the request's id and what the client accepts, renders it: as
 //! OpenAI's envelope, or as `application/problem+json` when that is asked for.
 
+mod causes;
+
 use crate::limits::Allowance;
 use axum::{
     body::Body,
@@ -11,7 +13,9 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use shared::{
-    batcher::Closed, identity::Scope, input, objects, redact::elide, store, task::RequestId, task::TaskError,
+    identity::Scope,
+    redact::elide,
+    task::{RequestId, TaskError},
 };
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -349,51 +353,5 @@ impl IntoResponse for ApiError {
         let mut response = self.parts().status.into_response();
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-impl From<store::Error> for ApiError {
-    fn from(error: store::Error) -> Self {
-        Self::from(Arc::new(error))
-    }
-}
-
-impl From<Arc<store::Error>> for ApiError {
-    fn from(error: Arc<store::Error>) -> Self {
-        match *error {
-            store::Error::Unavailable(_) => Self::Unavailable(error),
-            store::Error::Full(_) => Self::Full(error),
-            _ => Self::Internal(error),
-        }
-    }
-}
-
-impl From<objects::Error> for ApiError {
-    fn from(error: objects::Error) -> Self {
-        match error {
-            objects::Error::TooLarge { limit, .. } => Self::TooLarge { limit },
-            objects::Error::Missing => {
-                Self::Gone { message: "the body is gone from the object store".into(), code: "body_missing" }
-            }
-            objects::Error::Unavailable(_) => Self::Unavailable(Arc::new(error)),
-        }
-    }
-}
-
-impl From<input::Refusal> for ApiError {
-    fn from(refusal: input::Refusal) -> Self {
-        Self::Invalid { message: refusal.message, code: "input_refused", param: refusal.field }
-    }
-}
-
-impl From<Closed> for ApiError {
-    fn from(closed: Closed) -> Self {
-        Self::Unavailable(Arc::new(closed))
-    }
-}
-
-impl From<tokio::time::error::Elapsed> for ApiError {
-    fn from(elapsed: tokio::time::error::Elapsed) -> Self {
-        Self::Unavailable(Arc::new(elapsed))
     }
 }

@@ -43,8 +43,6 @@ mod wanted;
 mod watcher;
 mod webhooks;
 mod ws;
-mod ws_close;
-mod ws_protocol;
 
 pub use docs::description_json;
 

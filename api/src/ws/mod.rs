@@ -1,8 +1,11 @@
-//! `GET /v1/ws`: many topics over one socket. The words are in [`crate::ws_protocol`].
+//! `GET /v1/ws`: many topics over one socket. The words are in [`protocol`].
 //!
 //! Every topic is followed by a small task of its own that writes into one bounded channel: a slow reader slows its topics
 //! down, and memory stays bounded. A task's topic then reads the log again and misses nothing; a topic of many tasks says
 //! `lagged`.
+
+mod close;
+mod protocol;
 
 use crate::{
     error::ApiError,
@@ -14,8 +17,6 @@ use crate::{
     submit::{self, Accepted},
     tasks,
     view::{self, Beside, TaskView},
-    ws_close::{Closed, WRITE_MAX, blame, farewell, show_out, write},
-    ws_protocol::{self, Ask, SUBSCRIPTIONS_MAX, Say, Standing, Wish},
 };
 use axum::{
     extract::{
@@ -25,7 +26,9 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use close::{Closed, WRITE_MAX, blame, farewell, show_out, write};
 use futures_util::SinkExt;
+use protocol::{Ask, SUBSCRIPTIONS_MAX, Say, Standing, Wish};
 use serde_json::value::RawValue;
 use shared::{
     events::{Lagged, Subscription},
@@ -165,7 +168,7 @@ impl Connection {
             }
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
         };
-        let (id, asked) = ws_protocol::parse(&text, self.app.project);
+        let (id, asked) = protocol::parse(&text, self.app.project);
         let id = id.as_deref();
         let changes = matches!(asked, Ok(Ask::Create { .. } | Ask::Cancel { .. }));
         let asked = match changes && !self.app.visitor.caller.may(Scope::Submit) {
@@ -335,7 +338,7 @@ async fn follow_task(app: &App, wish: &Wish, outbox: &mpsc::Sender<String>, open
         while let Some(event) = follow.next().await {
             last_seq = event.seq;
             if !wish.lifecycle || event.kind.is_lifecycle() {
-                outbox.send(ws_protocol::event(&wish.name, event.seq, &wire(app, &event).await)).await?;
+                outbox.send(protocol::event(&wish.name, event.seq, &wire(app, &event).await)).await?;
             }
         }
     }
@@ -346,7 +349,7 @@ async fn follow_many(app: &App, wish: &Wish, mut ear: Subscription, outbox: &mps
     loop {
         match ear.next().await {
             Ok(event) if event.kind.is_lifecycle() => {
-                outbox.send(ws_protocol::event(&wish.name, event.seq, &wire(app, &event).await)).await?;
+                outbox.send(protocol::event(&wish.name, event.seq, &wire(app, &event).await)).await?;
             }
             Ok(_) => {}
             Err(Lagged) => outbox.send(Say::Lagged { topic: &wish.name }.text()).await?,

@@ -29,7 +29,7 @@ use shared::task::{BatchId, ProjectId, TaskId, Topic};
 use std::collections::BTreeMap;
 
 /// Topics of one connection at most.
-pub(crate) const SUBSCRIPTIONS_MAX: usize = 1_000;
+pub(super) const SUBSCRIPTIONS_MAX: usize = 1_000;
 
 const TYPES: [&str; 6] = ["subscribe", "resume", "unsubscribe", "task.create", "task.cancel", "ping"];
 
@@ -60,7 +60,7 @@ struct Written {
 
 /// What a client asks for.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(super) enum Ask {
     /// Follow these topics.
     Subscribe(Vec<Wish>),
     /// Stop following these.
@@ -85,19 +85,19 @@ pub(crate) enum Ask {
 
 /// One topic to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(super) struct Wish {
     /// The topic as the client wrote it: so it is named in everything we say of it.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// The topic.
-    pub(crate) topic: Topic,
+    pub(super) topic: Topic,
     /// Only events after this one.
-    pub(crate) after: Option<i64>,
+    pub(super) after: Option<i64>,
     /// Lifecycle events only.
-    pub(crate) lifecycle: bool,
+    pub(super) lifecycle: bool,
 }
 
 /// Reads one message: the client's id for it, and what it asks for.
-pub(crate) fn parse(text: &str, me: ProjectId) -> (Option<String>, Result<Ask, ApiError>) {
+pub(super) fn parse(text: &str, me: ProjectId) -> (Option<String>, Result<Ask, ApiError>) {
     match read::<Written>(text.as_bytes()) {
         Err(error) => (None, Err(error)),
         Ok(mut written) => (written.id.take(), ask(written, me)),
@@ -178,7 +178,7 @@ fn short(name: &str) -> String {
 /// Everything that the server says, but events, which are spliced in verbatim.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Say<'a> {
+pub(super) enum Say<'a> {
     /// The first word.
     Ready {
         /// For the logs of both sides.
@@ -232,24 +232,24 @@ pub(crate) enum Say<'a> {
 
 /// Where a topic stands.
 #[derive(Serialize, Default)]
-pub(crate) struct Standing {
+pub(super) struct Standing {
     /// The task's state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) status: Option<&'static str>,
+    pub(super) status: Option<&'static str>,
     /// The row's newest seq.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_seq: Option<i64>,
+    pub(super) last_seq: Option<i64>,
 }
 
 impl Say<'_> {
     /// The text of the frame.
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         serde_json::to_string(self).expect("a message has string keys only")
     }
 }
 
 /// The text of an event's frame. `event` is JSON already.
-pub(crate) fn event(topic: &str, seq: i64, event: &str) -> String {
+pub(super) fn event(topic: &str, seq: i64, event: &str) -> String {
     let topic = serde_json::to_string(topic).expect("a string is JSON");
     format!(r#"{{"type":"event","topic":{topic},"seq":{seq},"event":{event}}}"#)
 }
