@@ -1,6 +1,6 @@
 //! What browsers are told: whose pages may call, and what an answer may be taken for.
 
-use crate::limits;
+use crate::{identity::is_loopback, limits};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use shared::config;
 use std::time::Duration;
@@ -38,6 +38,16 @@ pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
     (!origins.is_empty()).then(|| layer.allow_origin(origins))
 }
 
+/// Whether the page that asks for a socket, if it is one, is of this host, of a configured origin, or of this machine as we are.
+pub(crate) fn may_open(api: &config::Api, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = |of: &str, host: &str| of.eq_ignore_ascii_case(host) || (is_loopback(of) && is_loopback(host));
+    let own = origin.split_once("://").zip(host).is_some_and(|((_, of), host)| own(of, host));
+    own || api.cors_origins.iter().any(|allowed| allowed == origin)
+}
+
 /// Dresses an answer.
 pub(crate) fn guard(headers: &mut HeaderMap, is_page: bool, by_tls: bool) {
     if by_tls {
@@ -48,4 +58,33 @@ pub(crate) fn guard(headers: &mut HeaderMap, is_page: bool, by_tls: bool) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::config::{Config, Mode};
+
+    #[test]
+    fn sockets_are_for_pages_of_this_host_and_of_named_origins() {
+        let mut api = Config::new(Mode::Embedded { data_dir: "d".into() }).api;
+        api.cors_origins = vec!["https://app.example.com".to_owned()];
+        let may = |origin: Option<&'static str>| {
+            let host = [(header::HOST, HeaderValue::from_static("models.example.com:8080"))];
+            let origin = origin.map(|origin| (header::ORIGIN, HeaderValue::from_static(origin)));
+            may_open(&api, &host.into_iter().chain(origin).collect())
+        };
+        for good in [None, Some("https://app.example.com"), Some("http://models.example.com:8080")] {
+            assert!(may(good), "{good:?}");
+        }
+        for bad in [
+            "https://evil.example.com",
+            "http://models.example.com",
+            "null",
+            "https://app.example.com.evil.org",
+            "",
+        ] {
+            assert!(!may(Some(bad)), "{bad}");
+        }
+    }
 }

@@ -48,7 +48,7 @@ const REDOC_PAGE: &str = r#"<!doctype html>
     ),
     paths(
         submit::create, list::tasks, tasks::get, tasks::delete, tasks::result, stream::events, tasks::cancel,
-        tasks::retry, ws::open, batches::create, batches::list, batches::get, batches::cancel, results::results,
+        tasks::retry, ws::open, ws::ticket::create, batches::create, batches::list, batches::get, batches::cancel, results::results,
         endpoints::create, endpoints::list, endpoints::get, endpoints::update, endpoints::delete, endpoints::rotate, endpoints::test,
         endpoints::types, deliveries::list, deliveries::redeliver, secret::get, secret::rotate,
         models::list, models::get, queues::list, admin::projects::create, admin::projects::list, admin::keys::create,

@@ -43,6 +43,9 @@ pub(crate) enum ApiError {
     /// The caller's credential is not for this.
     #[error("this needs a key with the scope {}", .0.as_str())]
     Forbidden(Scope),
+    /// A page from elsewhere.
+    #[error("pages of this origin may not open sockets: api.cors_origins names those that may")]
+    Origin,
     /// A limit of the caller is reached.
     #[error(
         "limit reached: {} {} a minute for {whose}; this fits in {:.1} s", .allowance.quota(), .allowance.unit(),
@@ -166,6 +169,7 @@ impl ApiError {
             Self::Invalid { code, param, .. } => (S::BAD_REQUEST, INVALID, *code, param.as_deref()),
             Self::Unauthorized => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
             Self::Forbidden(_) => (S::FORBIDDEN, "permission_error", "insufficient_scope", None),
+            Self::Origin => (S::FORBIDDEN, "permission_error", "origin_not_allowed", Some("Origin")),
             Self::Limited { .. } | Self::NeverFits { .. } => {
                 (S::TOO_MANY_REQUESTS, LIMIT, "rate_limit_exceeded", None)
             }

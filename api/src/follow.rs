@@ -12,8 +12,9 @@
 use crate::{
     error::ApiError,
     fetch::{self, DEADLINE},
+    register::Watch,
     state::App,
-    watcher::{Seen, Watch},
+    watcher::Seen,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -36,7 +37,7 @@ pub(crate) struct Follow {
     cursor: Option<i64>,
     ready: VecDeque<Arc<Event>>,
     live: Option<Subscription>,
-    watch: Watch,
+    watch: Watch<TaskId, Seen>,
     /// The newest `last_seq` seen in the row: a terminal event before it belongs to an earlier run.
     row_seq: i64,
     /// Something was missed: read again.
@@ -93,7 +94,6 @@ impl Follow {
                 seen = self.watch.changed() => match seen {
                     Seen::Row(row) => self.behind = self.is_behind(&row),
                     Seen::Gone => self.over = true,
-                    Seen::Nothing => {}
                 },
             }
         }

@@ -4,12 +4,13 @@
 //! answers 202; [`shared::news`] then rings for it. [`tasks`], [`list`], [`batches`], [`webhooks`] and [`admin`] read
 //! and steer. [`stream`], [`ws`] and
 //! [`wait`] all stand on [`follow`], which tells every event once and in order, and on the [`watcher`], which looks at the
-//! rows so that nothing told in vain stays unknown. Never here: calls to models.
+//! rows so that nothing told in vain stays unknown; dashboards have [`counters`]. Never here: calls to models.
 
 mod admin;
 mod batches;
 mod browser;
 mod catalogue;
+mod counters;
 mod discard;
 mod docs;
 mod error;
@@ -28,6 +29,7 @@ mod metadata;
 mod models;
 mod parse;
 mod queues;
+mod register;
 mod results;
 mod routes;
 mod shape;

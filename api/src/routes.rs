@@ -72,6 +72,7 @@ fn table() -> Vec<Place> {
         at("/v1/tasks/{id}/cancel").post(SUBMIT, tasks::cancel),
         at("/v1/tasks/{id}/retry").post(SUBMIT, tasks::retry),
         at("/v1/ws").get(READ, ws::open),
+        at("/v1/ws_tickets").post(READ, ws::ticket::create),
         // Batches
         at("/v1/batches").post(BATCH, batches::create).get(READ, batches::list),
         at("/v1/batches/{id}").get(READ, batches::get),

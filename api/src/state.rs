@@ -2,6 +2,7 @@
 
 use crate::{
     catalogue::Catalogue,
+    counters::Counters,
     docs,
     error::ApiError,
     gate::Address,
@@ -48,6 +49,8 @@ pub(crate) struct AppState {
     pub(crate) herald: Herald,
     /// Who watches which task.
     pub(crate) watcher: Watcher,
+    /// How many tasks stand where, for who watches that.
+    pub(crate) counters: Counters,
     /// Which models are served.
     pub(crate) catalogue: Catalogue,
     /// Tries webhook endpoints, and judges their URLs.
@@ -76,6 +79,7 @@ impl AppState {
     ) -> anyhow::Result<Shared> {
         let herald = Herald::start(tasks, &backends);
         let watcher = Watcher::start(tasks, backends.store.clone(), stop.clone());
+        let counters = Counters::start(tasks, backends.clone(), stop.clone());
         let submits = submit::batcher(tasks, backends.store.clone(), herald.clone());
         let identity = Identity::start(tasks, backends.registry.clone(), &config, listen, stop.clone())?;
         let limiter = Limiter::start(tasks, &backends, &config, stop.clone());
@@ -86,6 +90,7 @@ impl AppState {
             submits,
             herald,
             watcher,
+            counters,
             catalogue: Catalogue::new(backends.store.clone()),
             webhooks: Sender::new(Guard::new(config.webhooks.private_networks.clone()))?,
             stop,

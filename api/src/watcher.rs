@@ -3,16 +3,16 @@
 //! A process may die between a commit and telling of it, and the event log may lose anything: this look heals both. It is one
 //! statement for all watched tasks, however many watch them.
 
+use crate::register::{Register, Watch};
 use shared::{
     store::Store,
     task::{Change, TaskId},
 };
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
 };
-use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Time between two looks.
@@ -25,87 +25,43 @@ const IDS_MAX: usize = 4_000;
 /// What the last look saw.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Seen {
-    /// There was none yet.
-    Nothing,
     /// The row.
     Row(Change),
     /// There is no such row any more.
     Gone,
 }
 
-type Watched = Arc<Mutex<HashMap<TaskId, watch::Sender<Seen>>>>;
-
-/// The register of watched tasks.
+/// The watched tasks.
 pub(crate) struct Watcher {
-    watched: Watched,
-}
-
-/// One watch on one task: dropping it ends it.
-pub(crate) struct Watch {
-    id: TaskId,
-    seen: Option<watch::Receiver<Seen>>,
-    watched: Watched,
+    register: Register<TaskId, Seen>,
 }
 
 impl Watcher {
     /// Starts the looking on `tasks`, until `stop`.
     pub(crate) fn start(tasks: &mut JoinSet<()>, store: Arc<dyn Store>, stop: CancellationToken) -> Self {
-        let watched = Watched::default();
-        let looking = watched.clone();
+        let register = Register::default();
+        let looks = look_on(store, register.clone());
         tasks.spawn(async move {
-            let looks = look_on(store, looking);
             // Ends between two looks or inside one: a look only reads.
             stop.run_until_cancelled_owned(looks).await;
         });
-        Self { watched }
+        Self { register }
     }
 
     /// Watches a task.
-    pub(crate) fn watch(&self, id: TaskId) -> Watch {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = watched.entry(id).or_insert_with(|| watch::Sender::new(Seen::Nothing));
-        let mut seen = sender.subscribe();
-        // What an earlier watcher was told may be new to this one.
-        seen.mark_changed();
-        Watch { id, seen: Some(seen), watched: self.watched.clone() }
+    pub(crate) fn watch(&self, id: TaskId) -> Watch<TaskId, Seen> {
+        self.register.watch(id)
     }
 }
 
-impl Watch {
-    /// What the next look sees that differs from the last.
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses nothing.
-    pub(crate) async fn changed(&mut self) -> Seen {
-        let Some(seen) = self.seen.as_mut() else { return std::future::pending().await };
-        match seen.changed().await {
-            Ok(()) => seen.borrow_and_update().clone(),
-            // The register keeps the sender for as long as there is a receiver.
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.seen = None;
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.get(&self.id).is_some_and(|sender| sender.receiver_count() == 0) {
-            watched.remove(&self.id);
-        }
-    }
-}
-
-async fn look_on(store: Arc<dyn Store>, watched: Watched) {
-    let mut tick = tokio::time::interval(PERIOD);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn look_on(store: Arc<dyn Store>, register: Register<TaskId, Seen>) {
+    let mut tick = interval(PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let ids: Vec<TaskId> =
-            watched.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        for ids in ids.chunks(IDS_MAX) {
+        for ids in register.keys().chunks(IDS_MAX) {
             match timeout(DEADLINE, store.glance(ids)).await {
-                Ok(Ok(rows)) => note(&watched, ids, rows),
+                Ok(Ok(rows)) => register.note(seen(ids, rows)),
                 Ok(Err(error)) => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
@@ -118,18 +74,8 @@ async fn look_on(store: Arc<dyn Store>, watched: Watched) {
     }
 }
 
-fn note(watched: &Watched, asked: &[TaskId], rows: Vec<Change>) {
+fn seen(asked: &[TaskId], rows: Vec<Change>) -> Vec<(TaskId, Seen)> {
     let found: HashSet<TaskId> = rows.iter().map(|row| row.task).collect();
     let gone = asked.iter().filter(|id| !found.contains(id)).map(|id| (*id, Seen::Gone));
-    let rows = rows.into_iter().map(|row| (row.task, Seen::Row(row)));
-    let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-    for (id, seen) in rows.chain(gone) {
-        if let Some(sender) = watched.get(&id) {
-            sender.send_if_modified(|last| {
-                let new = *last != seen;
-                *last = seen;
-                new
-            });
-        }
-    }
+    rows.into_iter().map(|row| (row.task, Seen::Row(row))).chain(gone).collect()
 }

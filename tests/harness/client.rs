@@ -222,7 +222,18 @@ impl Client {
     /// # Errors
     /// It was refused.
     pub async fn watch(&self) -> anyhow::Result<Watch> {
-        Watch::open(&self.base, self.key.as_deref()).await
+        let key = self.key.as_ref().map(|key| format!("Bearer {key}"));
+        let headers: Vec<_> = key.iter().map(|key| ("Authorization", key.as_str())).collect();
+        Watch::open(&self.base, "", &headers).await
+    }
+
+    /// A WebSocket to this API as a page of `origin` opens one: no header is its own, but it may have a ticket.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn watch_from(&self, origin: &str, ticket: Option<&str>) -> anyhow::Result<Watch> {
+        let query = ticket.map_or_else(String::new, |ticket| format!("?ticket={ticket}"));
+        Watch::open(&self.base, &query, &[("Origin", origin)]).await
     }
 }
 

@@ -62,12 +62,11 @@ pub struct Watch {
 
 impl Watch {
     /// Connects and reads the greeting.
-    pub(crate) async fn open(base: &str, key: Option<&str>) -> anyhow::Result<Self> {
-        let url = format!("{}/v1/ws", base.replacen("http", "ws", 1)).parse()?;
-        let mut request = ClientRequestBuilder::new(url).with_sub_protocol("tasks.v1");
-        if let Some(key) = key {
-            request = request.with_header("Authorization", format!("Bearer {key}"));
-        }
+    pub(crate) async fn open(base: &str, query: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let url = format!("{}/v1/ws{query}", base.replacen("http", "ws", 1)).parse()?;
+        let request = ClientRequestBuilder::new(url).with_sub_protocol("tasks.v1");
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.with_header(*name, *value));
         let (socket, _) = tokio_tungstenite::connect_async(request).await?;
         let mut watch = Self { socket };
         let greeting = watch.next().await?;

@@ -23,7 +23,7 @@ fn is_of_a_proxy(name: &str) -> bool {
 }
 
 /// Whether `host[:port]` names this machine.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

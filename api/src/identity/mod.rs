@@ -1,6 +1,6 @@
 //! Who calls: from what a request shows to a [`Visitor`].
 //!
-//! A caller shows an API key or a token as `Authorization: Bearer`. The key in the configuration is the operator's, all others are
+//! A caller shows an API key or a token as `Authorization: Bearer`, or, where browsers cannot, a ticket that was made with one of these. The key in the configuration is the operator's, all others are
 //! in the registry. Until the first of any kind exists, callers on this machine need none: the address we listen on, the peer
 //! and the `Host` header must all be loopback, and nothing may say that somebody else stands behind the peer (a forwarding header)
 //! or that a page from elsewhere makes the browser call (`Origin`).
@@ -11,21 +11,28 @@ mod issuer;
 mod keys;
 mod logins;
 mod loopback;
+mod tickets;
 mod tokens;
 
-use crate::{error::ApiError, limits::Buckets};
+pub(crate) use loopback::is_loopback;
+pub(crate) use tickets::holder;
+
+use crate::{error::ApiError, fetch::DEADLINE, limits::Buckets};
 use http::{HeaderMap, Uri, Version, header};
 use keys::Keys;
 use logins::Logins;
 use shared::{
     config::{Config, Secret},
-    identity::{ApiKey, Caller, Credential, Digest},
+    identity::{ApiKey, Caller, Credential, Digest, Holder},
     store::Registry,
 };
 use std::{net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq;
 use tokens::Tokens;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// A caller, for as long as its credential is good.
@@ -74,6 +81,7 @@ pub(crate) struct Identity {
     logins: Logins,
     keys: Keys,
     tokens: Option<Tokens>,
+    registry: Arc<dyn Registry>,
 }
 
 impl Identity {
@@ -97,6 +105,7 @@ impl Identity {
             logins: Logins::new(config.limits.ip_failed_logins_per_minute),
             operator: operator.map(|key| (ApiKey::digest(key), visitor(Credential::Operator))),
             listens_here: listen.is_loopback(),
+            registry: registry.clone(),
             keys: Keys::start(tasks, registry, nobody.revoked.clone(), stop),
             nobody,
         })
@@ -125,16 +134,37 @@ impl Identity {
         {
             return Ok(visitor);
         }
+        let ticket = tickets::shown(uri).filter(|_| shown.is_none());
+        if let Some(ticket) = ticket
+            && let Some(visitor) = self.redeem(ticket, address).await?
+        {
+            return Ok(visitor);
+        }
         // Clients that insist on sending some key are welcome as well.
         let is_open = self.listens_here && self.operator.is_none() && self.tokens.is_none();
         let is_here = is_open && loopback::is_local(peer, version, uri, headers);
         if is_here && self.keys.is_empty().await? {
             return Ok(self.nobody.clone());
         }
-        if shown.is_some() {
+        if shown.is_some() || ticket.is_some() {
             self.logins.failed(address);
         }
         Err(ApiError::Unauthorized)
+    }
+
+    /// Whom the ticket lets in: once. One of somebody without a credential is no better than none.
+    async fn redeem(&self, ticket: &str, address: Option<IpAddr>) -> Result<Option<Arc<Visitor>>, ApiError> {
+        self.logins.may_try(address)?;
+        let holder = timeout(DEADLINE, self.registry.take_ticket(&ApiKey::digest(ticket))).await??;
+        Ok(match holder {
+            None | Some(Holder::Nobody) => None,
+            Some(Holder::Operator) => self.operator.as_ref().map(|(_, visitor)| visitor.clone()),
+            Some(Holder::Key { digest }) => match self.keys.known(&digest) {
+                Some(visitor) => visitor.is_good().then_some(visitor),
+                None => self.keys.find(digest).await?,
+            },
+            Some(token @ Holder::Token { .. }) => tickets::user(token),
+        })
     }
 
     async fn find(&self, shown: &str, address: Option<IpAddr>) -> Result<Option<Arc<Visitor>>, ApiError> {
@@ -157,6 +187,7 @@ impl Identity {
     }
 }
 
+/// The credential that the headers show.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())

@@ -1,17 +1,18 @@
 //! `GET /v1/ws`: many topics over one socket. The words are in [`protocol`].
 //!
-//! Every topic is followed by a small task of its own that writes into one bounded channel: a slow reader slows its topics
+//! Every topic is followed by a small task of its own that writes into one bounded [`outbox`]: a slow reader slows its topics
 //! down, and memory stays bounded. A task's topic then reads the log again and misses nothing; a topic of many tasks says
-//! `lagged`.
+//! `lagged`. Who takes nothing for [`WRITE_MAX`] is cut off, and can go on from the last seq that it has.
 
 mod close;
+mod outbox;
 mod protocol;
+pub(crate) mod ticket;
+mod topics;
 
 use crate::{
+    browser,
     error::ApiError,
-    fetch::DEADLINE,
-    follow::{Follow, wire},
-    parse,
     state::App,
     stream::Open,
     submit::{self, Accepted},
@@ -26,36 +27,26 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use close::{Closed, WRITE_MAX, blame, farewell, show_out, write};
+use close::{Closed, WRITE_MAX, blame, cut_off, farewell, show_out, write, write_all};
 use futures_util::SinkExt;
-use protocol::{Ask, SUBSCRIPTIONS_MAX, Say, Standing, Wish};
+use http::HeaderMap;
+use outbox::{Letter, MESSAGES_MAX, Outbox};
+use protocol::{Ask, SUBSCRIPTIONS_MAX, Say, Wish};
 use serde_json::value::RawValue;
-use shared::{
-    events::{Lagged, Subscription},
-    identity::Scope,
-    task::{RequestId, Topic},
-};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use shared::{identity::Scope, task::RequestId};
+use std::time::Duration;
 use tokio::{
-    sync::{Semaphore, mpsc},
-    task::{AbortHandle, JoinSet},
-    time::{Instant, interval, sleep, timeout},
+    sync::mpsc,
+    time::{Instant, interval, timeout},
 };
+use topics::Topics;
 
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
-const BUFFER_BYTES: usize = 128 << 10;
-const BUFFER_BYTES_MAX: usize = 256 << 10;
-/// Messages on their way to one socket.
-const OUTBOX: usize = 256;
-/// Topics of one socket that may read the database at once.
-const OPENINGS: usize = 8;
+/// Most sockets say little: what one reads at once is small.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+/// What is gathered for one write. No more than this and one message are held, because nothing is added before it is written.
+const WRITE_BUFFER_BYTES: usize = 128 << 10;
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Pause before a topic that could not be opened is tried again.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Open a socket.
 ///
@@ -68,46 +59,45 @@ const PAUSE: Duration = Duration::from_secs(1);
         ("Sec-WebSocket-Version" = String, Header, description = "`13`."),
         ("Sec-WebSocket-Key" = String, Header, description = "16 random bytes as base64."),
         ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`tasks.v1`."),
+        ("ticket" = Option<String>, Query, description = "Instead of a key, for browsers: `POST /v1/ws_tickets` makes one."),
     ),
     responses((status = 101, description = "From here on JSON text frames: subscribe, resume, unsubscribe, task.create, task.cancel, ping."))
 )]
-pub(crate) async fn open(app: App, upgrade: WebSocketUpgrade) -> Response {
+pub(crate) async fn open(
+    app: App,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    // A browser lets every page open sockets to everywhere: only the server can say whose pages may.
+    if !browser::may_open(&app.config.api, &headers) {
+        return Err(ApiError::Origin);
+    }
     let token = app.sockets.token();
-    upgrade
+    let response = upgrade
         .protocols(["tasks.v1"])
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(BUFFER_BYTES_MAX)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
         .on_upgrade(move |socket| async move {
             let _open = Open::new("ws");
             Connection::new(app).run(socket).await;
             drop(token);
-        })
+        });
+    Ok(response)
 }
 
 struct Connection {
     app: App,
     id: String,
-    topics: HashMap<String, AbortHandle>,
-    followers: JoinSet<String>,
-    outbox: mpsc::Sender<String>,
-    inbox: mpsc::Receiver<String>,
-    openings: Arc<Semaphore>,
+    topics: Topics,
+    inbox: mpsc::Receiver<Letter>,
 }
 
 impl Connection {
     fn new(app: App) -> Self {
-        let (outbox, inbox) = mpsc::channel(OUTBOX);
-        Self {
-            app,
-            id: RequestId::new().to_string(),
-            topics: HashMap::new(),
-            followers: JoinSet::new(),
-            outbox,
-            inbox,
-            openings: Arc::new(Semaphore::new(OPENINGS)),
-        }
+        let (outbox, inbox) = Outbox::new();
+        Self { topics: Topics::new(app.clone(), outbox), app, id: RequestId::new().to_string(), inbox }
     }
 
     async fn run(mut self, mut socket: WebSocket) {
@@ -116,41 +106,32 @@ impl Connection {
             heartbeat_s: HEARTBEAT.as_secs(),
             max_subscriptions: SUBSCRIPTIONS_MAX,
         };
-        let mut open = write(&mut socket, Message::text(ready.text())).await.is_ok();
+        let mut step = write(&mut socket, Message::text(ready.text())).await;
         let mut beat = interval(HEARTBEAT);
         let mut heard = Instant::now();
-        while open {
-            let step = tokio::select! {
+        let mut letters = Vec::new();
+        while step.is_ok() {
+            step = tokio::select! {
                 () = self.app.stop.cancelled() => return farewell(socket).await,
                 () = self.app.visitor.leaves() => return show_out(socket).await,
-                Some(told) = self.inbox.recv() => write(&mut socket, Message::text(told)).await,
-                Some(ended) = self.followers.join_next() => {
-                    self.forget(ended.ok());
-                    Ok(())
-                }
+                _ = self.inbox.recv_many(&mut letters, MESSAGES_MAX) => write_all(&mut socket, letters.drain(..)).await,
+                true = self.topics.settle() => Ok(()),
                 _ = beat.tick() => match heard.elapsed() < 2 * HEARTBEAT + WRITE_MAX {
                     true => write(&mut socket, Message::Ping(Bytes::new())).await,
-                    false => Err(Closed),
+                    false => Err(Closed::Gone),
                 },
                 message = socket.recv() => {
                     heard = Instant::now();
                     match message {
                         Some(Ok(message)) => self.hear(message, &mut socket).await,
                         Some(Err(error)) => return blame(socket, error).await,
-                        None => Err(Closed),
+                        None => Err(Closed::Gone),
                     }
                 }
             };
-            open = step.is_ok();
         }
-    }
-
-    /// A topic whose follower has ended by itself may be followed again.
-    fn forget(&mut self, name: Option<String>) {
-        if let Some(name) = name
-            && self.topics.get(&name).is_some_and(AbortHandle::is_finished)
-        {
-            self.topics.remove(&name);
+        if let Err(Closed::Slow) = step {
+            cut_off(socket).await;
         }
     }
 
@@ -164,7 +145,9 @@ impl Connection {
             }
             // The library has an answer ready; whether it is heard changes nothing.
             Message::Close(_) => {
-                return timeout(WRITE_MAX, socket.flush()).await.map_or(Err(Closed), |_| Err(Closed));
+                return timeout(WRITE_MAX, socket.flush())
+                    .await
+                    .map_or(Err(Closed::Gone), |_| Err(Closed::Gone));
             }
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
         };
@@ -179,11 +162,7 @@ impl Connection {
             Ok(Ask::Ping) => Ok(Say::Pong { id }.text()),
             Ok(Ask::Subscribe(wishes)) => return self.subscribe(id, wishes, socket).await,
             Ok(Ask::Unsubscribe(names)) => {
-                for name in names {
-                    if let Some(follower) = self.topics.remove(&name) {
-                        follower.abort();
-                    }
-                }
+                names.iter().for_each(|name| self.topics.leave(name));
                 Ok(Say::Ack { id, topics: None, task: None }.text())
             }
             Ok(Ask::Create { task, key }) => self.create(id, task, key).await,
@@ -206,31 +185,14 @@ impl Connection {
         wishes: Vec<Wish>,
         socket: &mut WebSocket,
     ) -> Result<(), Closed> {
-        let prepared = async {
-            let topics = self.standings(&wishes).await?;
-            let mut ears = Vec::with_capacity(wishes.len());
-            for wish in &wishes {
-                ears.push(self.listen(&wish.topic).await?);
-            }
-            Ok((Say::Ack { id, topics: Some(topics), task: None }.text(), ears))
-        };
-        match prepared.await {
-            Ok((ack, ears)) => {
+        match self.topics.prepare(id, wishes).await {
+            Ok((ack, prepared)) => {
                 write(socket, Message::text(ack)).await?;
-                wishes.into_iter().zip(ears).for_each(|(wish, ear)| self.follow(wish, ear));
+                prepared.into_iter().for_each(|topic| self.topics.follow(topic));
                 Ok(())
             }
             Err(error) => write(socket, Message::text(self.refusal(id, &error))).await,
         }
-    }
-
-    /// Listens to a topic of many tasks; one task is followed by other means.
-    async fn listen(&self, topic: &Topic) -> Result<Option<Subscription>, ApiError> {
-        if matches!(topic, Topic::Task(_)) {
-            return Ok(None);
-        }
-        let listening = timeout(DEADLINE, self.app.backends.events.subscribe(topic.clone())).await?;
-        listening.map(Some).map_err(|error| ApiError::Unavailable(Arc::new(error)))
     }
 
     async fn create(
@@ -257,102 +219,8 @@ impl Connection {
         }
         Say::Error { id, error: error.envelope() }.text()
     }
-
-    /// Where the topics stand. All of them must exist, and be the caller's.
-    async fn standings<'a>(&self, wishes: &'a [Wish]) -> Result<BTreeMap<&'a str, Standing>, ApiError> {
-        let fresh = wishes.iter().filter(|wish| !self.topics.contains_key(&wish.name)).count();
-        if self.topics.len() + fresh > SUBSCRIPTIONS_MAX {
-            let message = format!("a connection follows at most {SUBSCRIPTIONS_MAX} topics");
-            return Err(ApiError::invalid("topics", message));
-        }
-        let mut standings = BTreeMap::new();
-        let ids: Vec<_> = wishes.iter().filter_map(|wish| task_of(&wish.topic)).collect();
-        let rows = match ids.is_empty() {
-            true => Vec::new(),
-            false => timeout(DEADLINE, self.app.backends.store.glance(&ids)).await??,
-        };
-        let rows: HashMap<_, _> = rows.into_iter().map(|row| (row.task, row)).collect();
-        for wish in wishes {
-            let standing = match &wish.topic {
-                Topic::Task(id) => {
-                    let row = rows.get(id).filter(|row| row.project == self.app.project);
-                    let row = row.ok_or_else(|| parse::no_task(id))?;
-                    Standing { status: Some(row.state.as_str()), last_seq: Some(row.seq) }
-                }
-                Topic::Batch(id) => {
-                    let found =
-                        timeout(DEADLINE, self.app.backends.store.batch(self.app.project, *id)).await??;
-                    let batch = found.ok_or_else(|| parse::no_batch(id))?;
-                    Standing { status: Some(batch.state.as_str()), last_seq: None }
-                }
-                Topic::Project(_) | Topic::Control => Standing::default(),
-            };
-            standings.insert(wish.name.as_str(), standing);
-        }
-        Ok(standings)
-    }
-
-    fn follow(&mut self, wish: Wish, ear: Option<Subscription>) {
-        let name = wish.name.clone();
-        let (app, outbox, openings) = (self.app.clone(), self.outbox.clone(), self.openings.clone());
-        let follower = self.followers.spawn(async move {
-            let ended = match ear {
-                Some(ear) => follow_many(&app, &wish, ear, &outbox).await,
-                None => follow_task(&app, &wish, &outbox, &openings).await,
-            };
-            // An error means that the socket is gone, and with it whoever could be told.
-            let _ = ended;
-            wish.name
-        });
-        // Following a topic anew replaces the follower.
-        if let Some(former) = self.topics.insert(name, follower) {
-            former.abort();
-        }
-    }
-}
-
-fn task_of(topic: &Topic) -> Option<shared::task::TaskId> {
-    match topic {
-        Topic::Task(id) => Some(*id),
-        _ => None,
-    }
 }
 
 fn ack(id: Option<&str>, task: &[u8]) -> String {
     Say::Ack { id, topics: None, task: view::raw(task) }.text()
-}
-
-type Sent = Result<(), mpsc::error::SendError<String>>;
-
-async fn follow_task(app: &App, wish: &Wish, outbox: &mpsc::Sender<String>, openings: &Semaphore) -> Sent {
-    let Some(id) = task_of(&wish.topic) else { return Ok(()) };
-    let mut last_seq = wish.after.unwrap_or(-1);
-    let opened = loop {
-        let _turn = openings.acquire().await;
-        match Follow::open(app, id, wish.after).await {
-            Ok(opened) => break opened,
-            Err(_) => sleep(PAUSE).await,
-        }
-    };
-    if let Some(mut follow) = opened {
-        while let Some(event) = follow.next().await {
-            last_seq = event.seq;
-            if !wish.lifecycle || event.kind.is_lifecycle() {
-                outbox.send(protocol::event(&wish.name, event.seq, &wire(app, &event).await)).await?;
-            }
-        }
-    }
-    outbox.send(Say::End { topic: &wish.name, last_seq }.text()).await
-}
-
-async fn follow_many(app: &App, wish: &Wish, mut ear: Subscription, outbox: &mpsc::Sender<String>) -> Sent {
-    loop {
-        match ear.next().await {
-            Ok(event) if event.kind.is_lifecycle() => {
-                outbox.send(protocol::event(&wish.name, event.seq, &wire(app, &event).await)).await?;
-            }
-            Ok(_) => {}
-            Err(Lagged) => outbox.send(Say::Lagged { topic: &wish.name }.text()).await?,
-        }
-    }
 }

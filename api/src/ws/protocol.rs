@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client → server                                              answered by
-//! {"type":"subscribe","id":"1","topics":[…],"after":{…},"events":["lifecycle"]}   ack | error
+//! {"type":"subscribe","id":"1","topics":[…],"after":{…},"events":[…]}              ack | error
 //! {"type":"resume","id":"2","cursors":{"task:task_x":41}}                       ack | error
 //! {"type":"unsubscribe","id":"3","topics":[…]}                                  ack | error
 //! {"type":"task.create","id":"4","idempotency_key":"k","task":{…}}               ack | error
@@ -13,19 +13,23 @@
 //! {"type":"ready","connection_id":"…","heartbeat_s":20,"max_subscriptions":1000}
 //! {"type":"event","topic":"task:task_x","seq":42,"event":{…}}
 //! {"type":"end","topic":"task:task_x","last_seq":60}        the run is over, the topic with it
+//! {"type":"counters","topic":"queue:default","counters":{…}}  how many tasks stand where, at most four times a second
 //! {"type":"lagged","topic":"batch:batch_y"}                  events were missed: read the state with GET
 //! {"type":"draining","reconnect_after_ms":500}               the process ends: come back, to another one
 //! ```
 //! Topics: `task:<id>` has everything of a task, from `after` (a seq) or from its beginning, without gap or repeat;
-//! `batch:<id>` and `project:me` have the lifecycle events of many tasks from now on.
+//! `batch:<id>` and `project:me` have the lifecycle events of many tasks from now on; `project:me` and `queue:<name>` have counters,
+//! which cost the same however many tasks come and go. `events` says which of all that is wanted: `lifecycle` (no output),
+//! `counters`, or both; without it, everything that the topic has.
 
 use crate::{
     error::{ApiError, Envelope},
     parse::{nearest, read},
+    queues::Counters,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::task::{BatchId, ProjectId, TaskId, Topic};
+use shared::task::{BatchId, ProjectId, QueueName, TaskId, Topic};
 use std::collections::BTreeMap;
 
 /// Topics of one connection at most.
@@ -88,12 +92,31 @@ pub(super) enum Ask {
 pub(super) struct Wish {
     /// The topic as the client wrote it: so it is named in everything we say of it.
     pub(super) name: String,
-    /// The topic.
-    pub(super) topic: Topic,
+    /// Whose events.
+    pub(super) topic: Option<Topic>,
     /// Only events after this one.
     pub(super) after: Option<i64>,
     /// Lifecycle events only.
     pub(super) lifecycle: bool,
+    /// Whose counters.
+    pub(super) counted: Option<Counted>,
+}
+
+/// What is counted: tasks of the project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// All of them.
+    Project,
+    /// Those of one lane.
+    Queue(QueueName),
+}
+
+/// Which of a topic's messages are wanted.
+#[derive(Clone, Copy)]
+struct Filter {
+    output: bool,
+    lifecycle: bool,
+    counters: bool,
 }
 
 /// Reads one message: the client's id for it, and what it asks for.
@@ -107,18 +130,17 @@ pub(super) fn parse(text: &str, me: ProjectId) -> (Option<String>, Result<Ask, A
 fn ask(written: Written, me: ProjectId) -> Result<Ask, ApiError> {
     match written.r#type.as_str() {
         "subscribe" => {
-            let lifecycle = only_lifecycle(written.events.as_deref())?;
+            let filter = filter(written.events.as_deref())?;
             let names = needed(written.topics, "topics")?;
             let wishes = names.into_iter().map(|name| {
                 let after = written.after.get(&name).copied();
-                wish(name, after, lifecycle, me)
+                wish(name, after, filter, me)
             });
             wishes.collect::<Result<_, _>>().map(Ask::Subscribe)
         }
         "resume" => {
-            let lifecycle = only_lifecycle(written.events.as_deref())?;
-            let wishes =
-                written.cursors.into_iter().map(|(name, after)| wish(name, Some(after), lifecycle, me));
+            let filter = filter(written.events.as_deref())?;
+            let wishes = written.cursors.into_iter().map(|(name, after)| wish(name, Some(after), filter, me));
             wishes.collect::<Result<_, _>>().map(Ask::Subscribe)
         }
         "unsubscribe" => needed(written.topics, "topics").map(Ask::Unsubscribe),
@@ -146,29 +168,49 @@ fn needed<T>(value: Option<T>, param: &str) -> Result<T, ApiError> {
     })
 }
 
-fn only_lifecycle(events: Option<&[String]>) -> Result<bool, ApiError> {
-    match events {
-        None => Ok(false),
-        Some([only]) if only == "lifecycle" => Ok(true),
-        Some(_) => Err(ApiError::invalid("events", "'events' must be [\"lifecycle\"] or left out.")),
+fn filter(events: Option<&[String]>) -> Result<Filter, ApiError> {
+    let Some(words) = events else { return Ok(Filter { output: true, lifecycle: true, counters: true }) };
+    let mut filter = Filter { output: false, lifecycle: false, counters: false };
+    for word in words {
+        match word.as_str() {
+            "lifecycle" => filter.lifecycle = true,
+            "counters" => filter.counters = true,
+            _ => return Err(ApiError::invalid("events", "'events' may hold lifecycle and counters.")),
+        }
+    }
+    match filter.lifecycle || filter.counters {
+        true => Ok(filter),
+        false => Err(ApiError::invalid("events", "'events' must name something, or be left out.")),
     }
 }
 
-fn wish(name: String, after: Option<i64>, lifecycle: bool, me: ProjectId) -> Result<Wish, ApiError> {
-    let topic = match name.split_once(':') {
-        Some(("task", id)) => Topic::Task(crate::parse::task_id(id)?),
-        Some(("batch", id)) => Topic::Batch(id.parse::<BatchId>().map_err(|_| crate::parse::no_batch(id))?),
-        Some(("project" | "owner", "me")) => Topic::Project(me),
-        _ => {
-            let message =
-                format!("Unknown topic '{}': use task:<id>, batch:<id> or project:me.", short(&name));
-            return Err(ApiError::invalid("topics", message));
+fn wish(name: String, after: Option<i64>, filter: Filter, me: ProjectId) -> Result<Wish, ApiError> {
+    let (topic, counted) = match name.split_once(':') {
+        Some(("task", id)) => (Some(Topic::Task(crate::parse::task_id(id)?)), None),
+        Some(("batch", id)) => {
+            (Some(Topic::Batch(id.parse::<BatchId>().map_err(|_| crate::parse::no_batch(id))?)), None)
         }
+        Some(("project" | "owner", "me")) => (Some(Topic::Project(me)), Some(Counted::Project)),
+        Some(("queue", lane)) => (None, QueueName::new(lane).map(Counted::Queue)),
+        _ => (None, None),
     };
+    if topic.is_none() && counted.is_none() {
+        let message = format!(
+            "Unknown topic '{}': use task:<id>, batch:<id>, queue:<name> or project:me.",
+            short(&name)
+        );
+        return Err(ApiError::invalid("topics", message));
+    }
     if after.is_some_and(|after| !(-1..i64::MAX).contains(&after)) {
         return Err(ApiError::invalid("after", "a cursor must be the seq of an event."));
     }
-    Ok(Wish { name, topic, after, lifecycle })
+    let topic = topic.filter(|_| filter.lifecycle);
+    let counted = counted.filter(|_| filter.counters);
+    if topic.is_none() && counted.is_none() {
+        let message = format!("'{}' has nothing of what 'events' names.", short(&name));
+        return Err(ApiError::invalid("events", message));
+    }
+    Ok(Wish { name, topic, after, lifecycle: !filter.output, counted })
 }
 
 fn short(name: &str) -> String {
@@ -217,6 +259,13 @@ pub(super) enum Say<'a> {
         topic: &'a str,
         /// Seq of the last event told.
         last_seq: i64,
+    },
+    /// How many tasks stand where.
+    Counters {
+        /// The topic.
+        topic: &'a str,
+        /// The figures.
+        counters: &'a Counters,
     },
     /// Events were missed.
     Lagged {
@@ -269,18 +318,41 @@ mod tests {
             r#"{{"type":"subscribe","id":"1","topics":["task:{id}","owner:me"],"after":{{"task:{id}":4}}}}"#
         );
         let Ok(Ask::Subscribe(wishes)) = parsed(&text) else { panic!("no subscription") };
-        assert_eq!((&wishes[0].topic, wishes[0].after), (&Topic::Task(id), Some(4)));
-        assert_eq!((&wishes[1].topic, wishes[1].after), (&Topic::Project(ProjectId::DEFAULT), None));
+        assert_eq!((&wishes[0].topic, wishes[0].after), (&Some(Topic::Task(id)), Some(4)));
+        assert_eq!((&wishes[1].topic, wishes[1].after), (&Some(Topic::Project(ProjectId::DEFAULT)), None));
         let text = format!(r#"{{"type":"resume","cursors":{{"task:{id}":7}}}}"#);
         let Ok(Ask::Subscribe(wishes)) = parsed(&text) else { panic!("no subscription") };
         assert_eq!(wishes[0].after, Some(7));
     }
 
     #[test]
+    fn events_say_what_is_wanted() {
+        let wanted = |topic: &str, events: &str| {
+            let text = format!(r#"{{"type":"subscribe","topics":["{topic}"]{events}}}"#);
+            let Ok(Ask::Subscribe(wishes)) = parsed(&text) else { panic!("no subscription: {text}") };
+            (wishes[0].topic.is_some(), wishes[0].lifecycle, wishes[0].counted.clone())
+        };
+        let lane = QueueName::new("default").expect("a name");
+        assert_eq!(wanted("project:me", ""), (true, false, Some(Counted::Project)));
+        assert_eq!(wanted("project:me", r#","events":["lifecycle"]"#), (true, true, None));
+        assert_eq!(wanted("project:me", r#","events":["counters"]"#), (false, true, Some(Counted::Project)));
+        let both = r#","events":["counters","lifecycle"]"#;
+        assert_eq!(wanted("project:me", both), (true, true, Some(Counted::Project)));
+        assert_eq!(wanted("queue:default", ""), (false, false, Some(Counted::Queue(lane))));
+        assert_eq!(wanted("batch:batch_01jd0000000000000000000000", both).2, None);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             (r#"{"type":"subscribe"}"#, "topics"),
-            (r#"{"type":"subscribe","topics":["queue:x"]}"#, "topics"),
+            (r#"{"type":"subscribe","topics":["queue:"]}"#, "topics"),
+            (r#"{"type":"subscribe","topics":["queue:default"],"events":["lifecycle"]}"#, "events"),
+            (
+                r#"{"type":"subscribe","topics":["batch:batch_01jd0000000000000000000000"],"events":["counters"]}"#,
+                "events",
+            ),
+            (r#"{"type":"subscribe","topics":["project:me"],"events":[]}"#, "events"),
             (r#"{"type":"subscribe","topics":["project:me"],"events":["all"]}"#, "events"),
             (r#"{"type":"subscribe","topics":["project:me"],"afer":{}}"#, "afer"),
             (r#"{"type":"subscrib","topics":[]}"#, "type"),

@@ -26,14 +26,7 @@ impl ApiKey {
     /// The system has no randomness.
     #[must_use]
     pub fn generate() -> Self {
-        let mut digits = String::with_capacity(RANDOM);
-        let mut bytes = [0; 2 * RANDOM];
-        while digits.len() < RANDOM {
-            getrandom::fill(&mut bytes).expect("the system has randomness");
-            // 248 is the largest multiple of 62: no digit is likelier than another.
-            let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| BASE62[usize::from(*byte % 62)]);
-            digits.extend(fair.map(char::from).take(RANDOM - digits.len()));
-        }
+        let digits = random_digits();
         Self(Secret::new(format!("{PREFIX}{digits}{}", check(&digits))))
     }
 
@@ -68,6 +61,22 @@ impl From<ApiKey> for Secret {
     fn from(key: ApiKey) -> Self {
         key.0
     }
+}
+
+/// 32 digits in base62 that nobody can guess.
+///
+/// # Panics
+/// The system has no randomness.
+pub(super) fn random_digits() -> String {
+    let mut digits = String::with_capacity(RANDOM);
+    let mut bytes = [0; 2 * RANDOM];
+    while digits.len() < RANDOM {
+        getrandom::fill(&mut bytes).expect("the system has randomness");
+        // 248 is the largest multiple of 62: no digit is likelier than another.
+        let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| BASE62[usize::from(*byte % 62)]);
+        digits.extend(fair.map(char::from).take(RANDOM - digits.len()));
+    }
+    digits
 }
 
 /// CRC-32 in base62.

@@ -3,7 +3,7 @@
 use super::{Page, Result};
 use crate::{
     clock::UnixMs,
-    identity::{ApiKey, Digest, Quotas, Scopes},
+    identity::{ApiKey, Digest, Holder, Quotas, Scopes},
     task::{ActId, KeyId, ProjectId},
 };
 use async_trait::async_trait;
@@ -202,6 +202,12 @@ pub trait Registry: Send + Sync {
 
     /// Whether a key was ever made, live or not.
     async fn has_keys(&self) -> Result<bool>;
+
+    /// Keeps a ticket, by its SHA-256, for this long; gives its end. Tickets whose time is over go.
+    async fn keep_ticket(&self, ticket: &Digest, holder: &Holder, lives: Duration) -> Result<UnixMs>;
+
+    /// Takes a ticket: whoever asks first has it, once.
+    async fn take_ticket(&self, ticket: &Digest) -> Result<Option<Holder>>;
 
     /// The database's clock.
     async fn now(&self) -> Result<UnixMs>;

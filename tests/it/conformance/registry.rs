@@ -1,7 +1,7 @@
 //! What every registry promises: the docs of trait `Registry`, case by case.
 
 use shared::{
-    identity::{ApiKey, Quotas, Scope, Scopes},
+    identity::{ApiKey, Holder, Quotas, Scope, Scopes, Ticket},
     store::{Grant, Key, NewKey, Project, Registry},
     task::{KeyId, ProjectId},
 };
@@ -15,6 +15,7 @@ pub(super) async fn all(registry: &dyn Registry) {
     names_are_unique(registry).await;
     a_key_is_known_while_it_lives(registry).await;
     rotation_overlaps(registry).await;
+    a_ticket_is_good_once(registry).await;
     pages(registry).await;
 }
 
@@ -124,4 +125,19 @@ async fn pages(registry: &dyn Registry) {
 async fn acts_on(registry: &dyn Registry, target: &str) -> Vec<String> {
     let acts = registry.acts(None, 100).await.expect("acts").items.into_iter();
     acts.filter(|act| &*act.target == target).map(|act| act.action.to_string()).collect()
+}
+
+async fn a_ticket_is_good_once(registry: &dyn Registry) {
+    let digest = || ApiKey::digest(Ticket::generate().expose());
+    let (mine, late, holder) = (digest(), digest(), Holder::Key { digest: [7; 32] });
+    let now = registry.now().await.expect("now");
+    let until = registry.keep_ticket(&mine, &holder, LONG).await.expect("keep");
+    assert!((0..60_000).contains(&(until.0 - now.0 - 3_600_000)), "{until:?} is an hour from {now:?}");
+    registry.keep_ticket(&late, &holder, Duration::ZERO).await.expect("keep");
+    assert_eq!(registry.take_ticket(&late).await.expect("take"), None, "its time is over");
+    assert_eq!(registry.take_ticket(&digest()).await.expect("take"), None, "nobody's");
+    let (one, other) = tokio::join!(registry.take_ticket(&mine), registry.take_ticket(&mine));
+    let taken: Vec<Holder> = [one, other].into_iter().filter_map(|taken| taken.expect("take")).collect();
+    assert_eq!(taken, [holder], "one of two has it");
+    assert_eq!(registry.take_ticket(&mine).await.expect("take"), None);
 }

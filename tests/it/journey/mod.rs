@@ -16,6 +16,7 @@ mod many;
 mod rates;
 mod relay;
 mod slow;
+mod socket;
 mod stream;
 mod submit;
 mod tenants;

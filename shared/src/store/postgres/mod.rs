@@ -39,7 +39,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
@@ -48,6 +48,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "guards", include_str!("../../../../migrations/postgres/0006_guards.sql")),
     (7, "running", include_str!("../../../../migrations/postgres/0007_running.sql")),
     (8, "webhooks", include_str!("../../../../migrations/postgres/0008_webhooks.sql")),
+    (9, "tickets", include_str!("../../../../migrations/postgres/0009_tickets.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.

@@ -3,7 +3,7 @@
 use super::{PostgresStore, VERB, read::page, rows::get, within};
 use crate::{
     clock::{UnixMs, ms},
-    identity::{Digest, Quotas},
+    identity::{Digest, Holder, Quotas},
     store::{Act, Error, Grant, Key, KnownKey, NewKey, Page, Project, Registry, Result, Store, Whose, codec},
     task::{ActId, KeyId, ProjectId},
 };
@@ -260,6 +260,20 @@ impl Registry for PostgresStore {
         let query = sqlx::query("select exists(select from api_keys) as found");
         let row = within(VERB, async { Ok(query.fetch_one(&self.pool).await?) }).await?;
         row.try_get("found").map_err(Error::from)
+    }
+
+    async fn keep_ticket(&self, ticket: &Digest, holder: &Holder, lives: Duration) -> Result<UnixMs> {
+        let sql = "with gone as (delete from ws_tickets where expires_at <= now_ms())
+          insert into ws_tickets (digest, holder, expires_at) values ($1, $2, now_ms() + $3) returning expires_at";
+        let query = sqlx::query_scalar(sql).bind(ticket.as_slice()).bind(codec::json(holder)).bind(ms(lives));
+        within(VERB, async { Ok(UnixMs(query.fetch_one(&self.pool).await?)) }).await
+    }
+
+    async fn take_ticket(&self, ticket: &Digest) -> Result<Option<Holder>> {
+        let sql = "delete from ws_tickets where digest = $1 and expires_at > now_ms() returning holder";
+        let query = sqlx::query_scalar::<_, String>(sql).bind(ticket.as_slice());
+        let holder = within(VERB, async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
+        codec::from_json(holder.as_deref(), "holder")
     }
 
     async fn now(&self) -> Result<UnixMs> {

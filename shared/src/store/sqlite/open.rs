@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
@@ -33,6 +33,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "guards", include_str!("../../../../migrations/sqlite/0006_guards.sql")),
     (7, "running", include_str!("../../../../migrations/sqlite/0007_running.sql")),
     (8, "webhooks", include_str!("../../../../migrations/sqlite/0008_webhooks.sql")),
+    (9, "tickets", include_str!("../../../../migrations/sqlite/0009_tickets.sql")),
 ];
 
 /// The truth in one file, for one process.

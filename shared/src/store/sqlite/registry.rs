@@ -3,7 +3,7 @@
 use super::{SqliteStore, rows::Fault, rows::millis};
 use crate::{
     clock::UnixMs,
-    identity::{Digest, Quotas},
+    identity::{Digest, Holder, Quotas},
     store::{self, Act, Grant, Key, KnownKey, NewKey, Page, Project, Registry, Store, Whose, codec},
     task::{ActId, KeyId, ProjectId},
 };
@@ -242,6 +242,30 @@ async fn used(db: &mut SqliteConnection, now: UnixMs, keys: Vec<KeyId>) -> Resul
     Ok(())
 }
 
+async fn keep_ticket(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    ticket: Digest,
+    holder: Holder,
+    lives: Duration,
+) -> Result<UnixMs, Fault> {
+    sqlx::query("delete from ws_tickets where expires_at <= ?1").bind(now.0).execute(&mut *db).await?;
+    let until = now.plus(lives);
+    let query = sqlx::query("insert into ws_tickets (digest, holder, expires_at) values (?1, ?2, ?3)");
+    query.bind(ticket.as_slice()).bind(codec::json(&holder)).bind(until.0).execute(db).await?;
+    Ok(until)
+}
+
+async fn take_ticket(
+    db: &mut SqliteConnection,
+    now: UnixMs,
+    ticket: Digest,
+) -> Result<Option<String>, Fault> {
+    let query =
+        sqlx::query_scalar("delete from ws_tickets where digest = ?1 and expires_at > ?2 returning holder");
+    Ok(query.bind(ticket.as_slice()).bind(now.0).fetch_optional(db).await?)
+}
+
 #[async_trait]
 impl Registry for SqliteStore {
     async fn create_project(&self, actor: &str, id: ProjectId, name: &str) -> store::Result<Option<Project>> {
@@ -332,6 +356,17 @@ impl Registry for SqliteStore {
     async fn has_keys(&self) -> store::Result<bool> {
         let query = sqlx::query_scalar("select exists(select 1 from api_keys)");
         self.read(|db| async move { Ok(query.fetch_one(db).await?) }).await
+    }
+
+    async fn keep_ticket(&self, ticket: &Digest, holder: &Holder, lives: Duration) -> store::Result<UnixMs> {
+        let (ticket, holder) = (*ticket, holder.clone());
+        self.write(move |db, now| keep_ticket(db, now, ticket, holder, lives).boxed()).await
+    }
+
+    async fn take_ticket(&self, ticket: &Digest) -> store::Result<Option<Holder>> {
+        let ticket = *ticket;
+        let holder = self.write(move |db, now| take_ticket(db, now, ticket).boxed()).await?;
+        codec::from_json(holder.as_deref(), "holder")
     }
 
     async fn now(&self) -> store::Result<UnixMs> {
