@@ -1,7 +1,10 @@
 //! The pages in docs/how-to do what they say: their settings are set, their commands run in one shell, and what they show is what
 //! comes out (`…` stands for anything).
 
-use crate::journey::tokens;
+use crate::{
+    journey::tokens,
+    shown::{blocks, fits},
+};
 use anyhow::Context;
 use harness::{Process, free_address, logs_folder, program, within};
 use std::{
@@ -31,12 +34,6 @@ pages! {
 /// Where the pages say that it listens.
 const HERE: &str = "127.0.0.1:8080";
 const MARK: &str = "--- next ---";
-
-/// The blocks of a page: language and text.
-fn blocks(page: &str) -> Vec<(&str, &str)> {
-    let fenced = page.split("```").skip(1).step_by(2);
-    fenced.filter_map(|block| block.split_once('\n')).collect()
-}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-to")
@@ -97,30 +94,6 @@ async fn serve(home: &Path, address: SocketAddr) -> anyhow::Result<Process> {
     })
     .await?;
     Ok(server)
-}
-
-/// Whether a line is what is shown.
-fn fits(shown: &str, line: &str) -> bool {
-    let parts: Vec<&str> = shown.split('…').collect();
-    let (first, last) = (parts[0], parts[parts.len() - 1]);
-    if parts.len() == 1 {
-        return first == line;
-    }
-    let Some(mut rest) = line.strip_prefix(first) else { return false };
-    for part in &parts[1..parts.len() - 1] {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-#[test]
-fn shown_lines_may_leave_something_out() {
-    assert!(fits("a b", "a b") && !fits("a b", "a bc"));
-    assert!(fits("…b…", "abc") && fits("a…c", "abc") && fits("a…", "a") && fits("…b…d", "abcd"));
-    assert!(!fits("…x…", "abc") && !fits("b…", "abc") && !fits("…b", "abc"));
 }
 
 #[test]

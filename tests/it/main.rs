@@ -27,5 +27,8 @@ mod docs;
 /// The pages that show how to do something.
 mod how_to;
 
+/// What a page shows is what comes.
+mod shown;
+
 /// The shape of the source tree.
 mod tidy;
