@@ -1,5 +1,8 @@
 //! The documents say what the code does: wherever a sentence can be checked, it is.
 
+mod events;
+mod websocket;
+
 use crate::tidy::{none, root, text};
 use shared::task::{State, Step};
 use std::collections::BTreeSet;
