@@ -35,6 +35,7 @@ mod routes;
 mod shape;
 mod slow_body;
 mod state;
+mod story;
 mod stream;
 mod submit;
 mod tasks;
