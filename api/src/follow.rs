@@ -42,6 +42,8 @@ pub(crate) struct Follow {
     row_seq: i64,
     /// Something was missed: read again.
     behind: bool,
+    /// The event that showed it.
+    ahead: Option<Arc<Event>>,
     /// The last event is in `ready`, or told.
     over: bool,
 }
@@ -59,8 +61,18 @@ impl Follow {
             return Ok(None);
         };
         let (app, ready) = (app.clone(), VecDeque::new());
-        let mut follow =
-            Self { app, id, cursor: after, ready, live, watch, row_seq: 0, behind: false, over: false };
+        let mut follow = Self {
+            app,
+            id,
+            cursor: after,
+            ready,
+            live,
+            watch,
+            row_seq: 0,
+            behind: false,
+            ahead: None,
+            over: false,
+        };
         follow.catch_up(&task).await;
         Ok(Some(follow))
     }
@@ -102,7 +114,10 @@ impl Follow {
     fn hear(&mut self, event: Arc<Event>) {
         match place(self.cursor, &event) {
             Place::Next => self.queue(event),
-            Place::Gap => self.behind = true,
+            Place::Gap => {
+                self.behind = true;
+                self.ahead = Some(event);
+            }
             Place::Old => {}
         }
     }
@@ -124,8 +139,9 @@ impl Follow {
         }
         match timeout(DEADLINE, self.app.backends.store.get(self.app.project, self.id)).await {
             Ok(Ok(Some(task))) => {
-                self.catch_up(&task).await;
+                let read = self.catch_up(&task).await;
                 self.behind = false;
+                self.skip_to(&task, read);
             }
             Ok(Ok(None)) => self.over = true,
             Ok(Err(error)) => {
@@ -136,8 +152,19 @@ impl Follow {
         }
     }
 
-    /// Queues what row and log know after the cursor.
-    async fn catch_up(&mut self, task: &Task) {
+    /// What is published is in its log before. So if an event was heard, and the log that was read since does not lead to it, what
+    /// came before it is lost.
+    fn skip_to(&mut self, task: &Task, read: bool) {
+        let Some(event) = self.ahead.take() else { return };
+        let gap = place(self.cursor, &event) == Place::Gap && !event.kind.is_terminal();
+        if read && gap && !self.over && event.attempt == task.attempt {
+            self.queue(Arc::new(snapshot(task, event.seq - 1)));
+            self.queue(event);
+        }
+    }
+
+    /// Queues what row and log know after the cursor. Whether the log could be read.
+    async fn catch_up(&mut self, task: &Task) -> bool {
         // From one before the cursor on: whether the cursor's own event is there tells whether the log is still the same.
         let Some(mut log) = self.log(self.cursor.map(|cursor| cursor - 1)).await else {
             // The log is away, which is not the same as lost: only what the row is sure of is told.
@@ -145,7 +172,7 @@ impl Follow {
             if self.cursor.is_none_or(|cursor| cursor < task.last_seq) || task.state.is_terminal() {
                 self.tell(task, Log::default());
             }
-            return;
+            return false;
         };
         self.row_seq = task.last_seq;
         if is_lost(self.cursor, task, &log) {
@@ -153,6 +180,7 @@ impl Follow {
             log = self.log(self.cursor).await.unwrap_or_default();
         }
         self.tell(task, log);
+        true
     }
 
     fn tell(&mut self, task: &Task, log: Log) {

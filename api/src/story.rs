@@ -54,7 +54,14 @@ pub(crate) fn since(cursor: Option<i64>, task: &Task, log: Log) -> Vec<Event> {
             told = vec![snapshot(task, first.seq - 1)];
         }
     }
-    told.extend(log.events.into_iter().filter(|event| event.seq >= next));
+    for event in log.events.into_iter().filter(|event| event.seq >= next) {
+        // A change that nobody was told of has its seq all the same: the log goes on behind it.
+        let last = told.last().map(|event| event.seq).or(cursor);
+        if last.is_some_and(|last| event.seq > last + 1) {
+            told.push(snapshot(task, event.seq - 1));
+        }
+        told.push(event);
+    }
     let last = told.last().map(|event| event.seq).or(cursor);
     told.extend(derived(task, last));
     told
@@ -128,6 +135,11 @@ mod tests {
         assert_eq!(seqs(Some(2), log(&running, 2..5)), [3, 4]);
         assert_eq!(seqs(None, Log::default()), [0, 1]);
         assert_eq!(seqs(None, log(&running, 7..9)), [6, 7, 8]);
+        let mut holed = log(&running, 2..4);
+        holed.events.extend(log(&running, 7..9).events);
+        assert_eq!(seqs(None, holed.clone()), [0, 1, 2, 3, 6, 7, 8]);
+        assert_eq!(since(Some(3), &running, holed.clone())[0].kind, EventKind::Snapshot);
+        assert_eq!(seqs(Some(7), holed), [8]);
         let from_start = Log {
             first: Some(1),
             events: vec![Event { attempt: 1, ..event(&running, EventKind::Started, 1) }],
