@@ -1,6 +1,12 @@
 //! Waiting for a task: the long poll behind `?wait=` and `Prefer: wait`. It listens and does not ask again and again.
 
-use crate::{error::ApiError, fetch, follow::Follow, parse, state::App};
+use crate::{
+    error::ApiError,
+    fetch::{self, DEADLINE},
+    follow::Follow,
+    parse,
+    state::App,
+};
 use shared::task::{Answer, EventKind, State, Task};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -41,7 +47,7 @@ impl Until {
 
     fn is_told_by(self, kind: EventKind) -> bool {
         match self {
-            Self::Terminal => kind.is_terminal() || kind == EventKind::Snapshot,
+            Self::Terminal => kind.is_terminal(),
             Self::Started => !matches!(kind, EventKind::Created | EventKind::Queued),
             Self::Change => kind.is_lifecycle(),
         }
@@ -64,6 +70,13 @@ pub(crate) async fn until(
             tokio::select! {
                 () = app.stop.cancelled() => return Ok::<_, ApiError>(()),
                 event = follow.next() => match event {
+                    // It stands for changes that are not known: the row says what they came to.
+                    Some(event) if event.kind == EventKind::Snapshot && until != Until::Change => {
+                        let row = timeout(DEADLINE, app.backends.store.get(app.project, task.id)).await??;
+                        if row.is_none_or(|row| until.is_met_by(row.state)) {
+                            return Ok(());
+                        }
+                    }
                     Some(event) if until.is_told_by(event.kind) => return Ok(()),
                     Some(_) => {}
                     None => return Ok(()),
