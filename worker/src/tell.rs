@@ -3,6 +3,9 @@
 //! A task that is over within [`QUIET`] never gets a log: its events derive from the row. Later the first chunk is told at once and
 //! the following ones are gathered over [`GATHER`], one seq per chunk. Telling is best effort: after a failure this attempt
 //! tells nothing more, because a gap or a repeat would be worse than silence before the final answer.
+//!
+//! A seq means one event for ever: watchers come back with the last one that they have heard. Where an earlier attempt may have told
+//! more than the row knows, and the log that did know is lost, the next one begins far beyond: see [`LEAP`].
 
 use crate::context::Shout;
 use serde_json::value::RawValue;
@@ -23,6 +26,8 @@ const QUIET: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_millis(25);
 /// Chunks that are told without waiting longer.
 const CHUNKS_MAX: usize = 256;
+/// Seqs that are left free for each attempt whose log is lost: more than any could have told.
+const LEAP: i64 = 1 << 32;
 /// Longest wait for the event log.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -35,6 +40,8 @@ pub(crate) struct Teller {
     attempt: u32,
     /// Seq of this attempt's `task.started`.
     started: i64,
+    /// An attempt of this task has died, or was made before the logs were: what it has told is not in its row.
+    has_a_past: bool,
     /// Seq of the last event in the log, once there is one.
     last: Option<i64>,
     held: Vec<(EventKind, UnixMs, Arc<RawValue>)>,
@@ -46,12 +53,14 @@ pub(crate) struct Teller {
 impl Teller {
     /// `stop` ends the attempt when it turns out to be an old one.
     pub(crate) fn new(shout: Shout, claimed: &Claimed, stop: CancellationToken) -> Self {
+        let has_a_past = claimed.crashes > 0 || claimed.task.made_at() < shout.events.born();
         Self {
             shout,
             stop,
             task: claimed.task,
             attempt: claimed.attempt,
             started: claimed.last_seq,
+            has_a_past,
             last: None,
             held: Vec::new(),
             not_before: Instant::now() + QUIET,
@@ -92,8 +101,12 @@ impl Teller {
         self.not_before = Instant::now() + GATHER;
         let start = self.last.is_none();
         let floor = match self.last {
-            Some(last) => last + 1,
+            Some(last) => Some(last + 1),
             None => self.begin(&mut events).await,
+        };
+        let Some(floor) = floor else {
+            self.mute = true;
+            return;
         };
         let append =
             Append { task: self.task, attempt: self.attempt, floor, start, events, topics: Vec::new() };
@@ -112,17 +125,26 @@ impl Teller {
     }
 
     /// What the log needs before the first chunk, and the first seq of all that: the attempt's start, unless the log knows of it,
-    /// and where it has output of an earlier attempt, that this is taken back.
-    async fn begin(&self, events: &mut Vec<(EventKind, UnixMs, Arc<RawValue>)>) -> i64 {
-        let has_log = self.attempt > 1 && self.has_log().await;
-        let before = [EventKind::Started].into_iter().chain(has_log.then_some(EventKind::Reset));
+    /// and where an earlier attempt has told something, that this is taken back. `None`: nobody knows whether one has.
+    async fn begin(&self, events: &mut Vec<(EventKind, UnixMs, Arc<RawValue>)>) -> Option<i64> {
+        let former = i64::from(self.attempt.saturating_sub(1));
+        let (resets, leap) = match former > 0 {
+            false => (false, 0),
+            true => match self.has_log().await? {
+                true => (true, 0),
+                false if self.has_a_past => (true, former.saturating_mul(LEAP)),
+                false => (false, 0),
+            },
+        };
+        let before = [EventKind::Started].into_iter().chain(resets.then_some(EventKind::Reset));
         events.splice(0..0, before.map(|kind| (kind, UnixMs::now(), no_details())));
-        self.started
+        Some(self.started.saturating_add(leap))
     }
 
-    async fn has_log(&self) -> bool {
+    async fn has_log(&self) -> Option<bool> {
         let read = self.shout.events.read(self.task, Some(self.started));
-        matches!(timeout(PATIENCE, read).await, Ok(Ok(log)) if log.first.is_some())
+        let log = timeout(PATIENCE, read).await.ok()?.ok()?;
+        Some(log.first.is_some())
     }
 
     /// Tells the rest, unless the attempt was over before it had anything to tell.

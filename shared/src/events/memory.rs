@@ -3,7 +3,10 @@
 use super::{
     Append, Appended, EVENTS_MAX, Events, Hub, KEEP_FINISHED, KEEP_RUNNING, Log, Result, Subscription,
 };
-use crate::task::{Event, EventKind, TaskId, Topic};
+use crate::{
+    clock::UnixMs,
+    task::{Event, EventKind, TaskId, Topic},
+};
 use async_trait::async_trait;
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,6 +22,7 @@ pub struct MemoryEvents {
     hub: Hub,
     // std's mutex: never held across an await. Published under it, so that listeners hear in the order of seqs.
     logs: Mutex<Logs>,
+    born: UnixMs,
 }
 
 #[derive(Default)]
@@ -123,7 +127,7 @@ impl MemoryEvents {
     /// No logs, no listeners.
     #[must_use]
     pub fn new() -> Self {
-        Self { hub: Hub::new(|_| ()), logs: Mutex::default() }
+        Self { hub: Hub::new(|_| ()), logs: Mutex::default(), born: UnixMs::now() }
     }
 }
 
@@ -161,5 +165,9 @@ impl Events for MemoryEvents {
 
     async fn subscribe(&self, topic: Topic) -> Result<Subscription> {
         Ok(self.hub.subscribe(topic).0)
+    }
+
+    fn born(&self) -> UnixMs {
+        self.born
     }
 }

@@ -93,6 +93,11 @@ pub trait Events: Send + Sync {
     /// What is published on a topic from now on; an event told just before may still be heard. Dropping it ends the
     /// subscription.
     async fn subscribe(&self, topic: Topic) -> Result<Subscription>;
+
+    /// Logs of tasks that are older than this are lost, as far as the transport knows.
+    fn born(&self) -> UnixMs {
+        UnixMs(0)
+    }
 }
 
 /// The empty JSON object.

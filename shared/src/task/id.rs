@@ -2,6 +2,7 @@
 //!
 //! In the databases an id is its 16 bytes; the text form exists only at the edges (URLs, JSON, logs).
 
+use crate::clock::UnixMs;
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
@@ -128,6 +129,15 @@ id!(
     DeliveryId, "evt_"
 );
 
+impl TaskId {
+    /// When it was made, by the clock of the process that made it.
+    #[must_use]
+    pub fn made_at(self) -> UnixMs {
+        // The first 48 bits of a UUIDv7.
+        UnixMs(i64::try_from(self.0.as_u128() >> 80).expect("48 bits"))
+    }
+}
+
 impl ProjectId {
     /// The project of callers that name none.
     pub const DEFAULT: Self = Self(Uuid::nil());
@@ -143,6 +153,7 @@ mod tests {
         assert_eq!(a.to_string().parse(), Ok(a));
         assert_eq!(a.to_string().len(), 31);
         assert!(a < b && a.to_string() < b.to_string());
+        assert!((0..60_000).contains(&(UnixMs::now().0 - a.made_at().0)), "{:?}", a.made_at());
     }
 
     #[test]
