@@ -17,7 +17,7 @@ use crate::{
     story::{Place, is_lost, place, since, snapshot, standing},
     watcher::Seen,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
     events::{Log, Subscription},
@@ -224,20 +224,26 @@ async fn next_live(live: Option<&mut Subscription>) -> Option<Arc<Event>> {
     }
 }
 
+/// What a terminal event and a snapshot carry.
+#[derive(Serialize, Deserialize)]
+struct Whole<'a> {
+    #[serde(borrow, default)]
+    task: Option<&'a RawValue>,
+    /// Of a snapshot: the answer so far.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    output: Option<&'a RawValue>,
+}
+
 /// An event as JSON. The terminal one and a snapshot carry the whole task.
 pub(crate) async fn wire(app: &App, event: &Event) -> String {
-    #[derive(Serialize)]
-    struct Whole {
-        task: Box<RawValue>,
-    }
-    let empty = event.data.get() == "{}";
     let mut event = event.clone();
-    if event.kind.is_terminal() || (event.kind == EventKind::Snapshot && empty) {
+    if event.kind.is_terminal() || event.kind == EventKind::Snapshot {
         match whole(app, &event).await {
             Ok(Some(task)) => {
-                let data =
-                    serde_json::value::to_raw_value(&Whole { task }).expect("a view has string keys only");
-                event.data = data.into();
+                let kept = serde_json::from_str::<Whole<'_>>(event.data.get());
+                let output = kept.ok().and_then(|kept| kept.output);
+                let data = serde_json::value::to_raw_value(&Whole { task: Some(&task), output });
+                event.data = data.expect("a view has string keys only").into();
             }
             Ok(None) => {}
             Err(error) => {

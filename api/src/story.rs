@@ -17,11 +17,11 @@ pub(crate) enum Place {
     Gap,
 }
 
-/// The place of an event. A snapshot restarts the cursor.
+/// The place of an event. A snapshot stands for all before it.
 pub(crate) fn place(cursor: Option<i64>, event: &Event) -> Place {
     let next = cursor.map_or(0, |cursor| cursor + 1);
     match event.kind {
-        EventKind::Snapshot if cursor == Some(event.seq) => Place::Old,
+        EventKind::Snapshot if event.seq < next => Place::Old,
         EventKind::Snapshot => Place::Next,
         // A terminal event from before the cursor: either told, or of a log that has restarted unseen.
         kind if event.seq < next => {
@@ -47,17 +47,20 @@ pub(crate) fn is_lost(cursor: Option<i64>, task: &Task, log: &Log) -> bool {
 /// The events after the cursor: the log's, around them what the row can tell, and a snapshot for what nobody knows.
 pub(crate) fn since(cursor: Option<i64>, task: &Task, log: Log) -> Vec<Event> {
     let next = cursor.map_or(0, |cursor| cursor + 1);
-    let mut told = Vec::new();
+    let (mut told, mut from) = (Vec::new(), next);
     if let Some(first) = log.events.first().filter(|first| log.first == Some(first.seq) && first.seq > next) {
         told = derive(&before(task, first), cursor);
         if !told.iter().map(|event| event.seq).eq(next..first.seq) {
-            told = vec![snapshot(task, first.seq - 1)];
+            // The log's own snapshot has the output as well.
+            let kept = log.events.iter().rfind(|event| event.kind == EventKind::Snapshot);
+            from = kept.map_or(next, |kept| kept.seq);
+            told = if kept.is_some() { Vec::new() } else { vec![snapshot(task, first.seq - 1)] };
         }
     }
-    for event in log.events.into_iter().filter(|event| event.seq >= next) {
+    for event in log.events.into_iter().filter(|event| event.seq >= from) {
         // A change that nobody was told of has its seq all the same: the log goes on behind it.
         let last = told.last().map(|event| event.seq).or(cursor);
-        if last.is_some_and(|last| event.seq > last + 1) {
+        if event.kind != EventKind::Snapshot && last.is_some_and(|last| event.seq > last + 1) {
             told.push(snapshot(task, event.seq - 1));
         }
         told.push(event);
@@ -120,7 +123,8 @@ mod tests {
         assert_eq!(place(None, &event(&task, EventKind::Started, 1)), Place::Gap);
         assert_eq!(place(Some(3), &event(&task, EventKind::Delta, 3)), Place::Old);
         assert_eq!(place(Some(3), &event(&task, EventKind::Delta, 4)), Place::Next);
-        assert_eq!(place(Some(40), &event(&task, EventKind::Snapshot, 2)), Place::Next);
+        assert_eq!(place(Some(40), &event(&task, EventKind::Snapshot, 2)), Place::Old);
+        assert_eq!(place(Some(40), &event(&task, EventKind::Snapshot, 44)), Place::Next);
         assert_eq!(place(Some(40), &event(&task, EventKind::Completed, 3)), Place::Gap);
         assert_eq!(place(Some(40), &event(&task, EventKind::Completed, 40)), Place::Old);
     }
@@ -135,6 +139,10 @@ mod tests {
         assert_eq!(seqs(Some(2), log(&running, 2..5)), [3, 4]);
         assert_eq!(seqs(None, Log::default()), [0, 1]);
         assert_eq!(seqs(None, log(&running, 7..9)), [6, 7, 8]);
+        let mut kept = log(&running, 7..12);
+        kept.events[3].kind = EventKind::Snapshot;
+        assert_eq!(seqs(None, kept.clone()), [10, 11], "what the log's own snapshot stands for is not told");
+        assert_eq!(seqs(Some(8), kept), [9, 10, 11]);
         let mut holed = log(&running, 2..4);
         holed.events.extend(log(&running, 7..9).events);
         assert_eq!(seqs(None, holed.clone()), [0, 1, 2, 3, 6, 7, 8]);

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Connections in a row that may break without a word.
 const TRIES_MAX: u32 = 10;
@@ -24,6 +24,12 @@ pub(crate) struct Told<'a> {
 impl Told<'_> {
     fn is_terminal(&self) -> bool {
         matches!(self.kind, "task.completed" | "task.failed" | "task.cancelled" | "task.expired")
+    }
+
+    /// The text of the answer so far that a snapshot carries.
+    fn so_far(&self) -> Option<String> {
+        let data: BTreeMap<&str, &RawValue> = serde_json::from_str(self.data?.get()).ok()?;
+        output::text(data.get("output")?)
     }
 
     /// The text that a chunk of the upstream's stream adds, where its form is known.
@@ -103,19 +109,27 @@ impl Printer {
                 self.shown.push_str(&text);
                 output::write(&[text.as_bytes()])
             }
-            "task.output.reset" | "task.snapshot" => self.discard(),
+            "task.snapshot" => self.replace(&told.so_far().unwrap_or_default()),
+            "task.output.reset" => self.discard(),
             _ => Ok(()),
         }
+    }
+
+    /// Shows what is missing of a text, or all of it if another one was shown.
+    fn replace(&mut self, text: &str) -> Outcome {
+        if !text.starts_with(&self.shown) {
+            self.discard()?;
+        }
+        output::write(&[&text.as_bytes()[self.shown.len()..]])?;
+        text.clone_into(&mut self.shown);
+        Ok(())
     }
 
     /// Shows what the events left out of the whole answer.
     pub(crate) fn finish(mut self, task: &Task) -> Outcome {
         let text = task.text().unwrap_or_default();
-        if !text.starts_with(&self.shown) {
-            self.discard()?;
-        }
-        let rest = &text[self.shown.len()..];
-        if text.is_empty() { Ok(()) } else { output::write(&[rest.as_bytes(), b"\n"]) }
+        self.replace(&text)?;
+        if text.is_empty() { Ok(()) } else { output::write(&[b"\n"]) }
     }
 
     fn discard(&mut self) -> Outcome {

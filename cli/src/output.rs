@@ -91,6 +91,14 @@ pub(crate) struct List<T> {
     pub(crate) data: Vec<T>,
 }
 
+/// The text of an answer, whole or so far, where its form is known.
+pub(crate) fn text(body: &RawValue) -> Option<String> {
+    let body: Value = serde_json::from_str(body.get()).ok()?;
+    let places =
+        ["/choices/0/message/content", "/choices/0/text", "/content/0/text", "/output/0/content/0/text"];
+    places.iter().find_map(|place| body.pointer(place)?.as_str().map(str::to_owned))
+}
+
 impl Task {
     /// Whether its run is over.
     pub(crate) fn is_over(&self) -> bool {
@@ -99,11 +107,7 @@ impl Task {
 
     /// The answer's text, where its form is known.
     pub(crate) fn text(&self) -> Option<String> {
-        let body = self.result.as_ref()?.body.as_ref()?;
-        let body: Value = serde_json::from_str(body.get()).ok()?;
-        let places =
-            ["/choices/0/message/content", "/choices/0/text", "/content/0/text", "/output/0/content/0/text"];
-        places.iter().find_map(|place| body.pointer(place)?.as_str().map(str::to_owned))
+        text(self.result.as_ref()?.body.as_ref()?)
     }
 
     /// Success, or the failure that its end means.

@@ -78,7 +78,7 @@ impl Backends {
                 let queue = queue_at(redis_url.expose(), config)
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
-                let events = RedisEvents::open(redis_url.expose())
+                let events = RedisEvents::open(redis_url.expose(), config.events_keep)
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;
                 let limits = RedisLimits::open(redis_url.expose())
@@ -129,7 +129,7 @@ impl Backends {
             store,
             lanes: lanes(config),
             queue: Arc::new(MemoryQueue::new(&config.lanes, config.window)),
-            events: Arc::new(MemoryEvents::new()),
+            events: Arc::new(MemoryEvents::new(config.events_keep)),
             limits: Arc::new(MemoryLimits::default()),
             objects: Objects::new(Some(objects), config.objects.inline_bytes_max),
         })

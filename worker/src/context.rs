@@ -147,7 +147,7 @@ impl Shout {
                         tracing::warn!(
                             ?error,
                             attempts = appends.len(),
-                            "running tasks go on without being watched"
+                            "watchers of running tasks are told later"
                         );
                         vec![None; appends.len()]
                     }

@@ -78,6 +78,7 @@ impl Config {
             },
             objects: Objects { url: None, inline_bytes_max: 256 << 10 },
             limits: limits(),
+            events_keep: Duration::from_secs(15 * 60),
             webhooks: Webhooks { private_networks: Vec::new(), keep: Duration::from_secs(7 * 24 * 3_600) },
             upstreams: Vec::new(),
             routes: Vec::new(),

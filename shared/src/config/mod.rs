@@ -77,6 +77,8 @@ pub struct Config {
     pub objects: Objects,
     /// Limits of callers.
     pub limits: Limits,
+    /// How long the event log of a task is kept after its end.
+    pub events_keep: Duration,
     /// Webhooks.
     pub webhooks: Webhooks,
     /// Model servers.

@@ -128,6 +128,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("limits.ip_requests_per_minute", limits.ip_requests_per_minute, LIMIT),
     key!("limits.ip_failed_logins_per_minute", limits.ip_failed_logins_per_minute, LIMIT),
     key!("limits.output_tokens", limits.output_tokens, Count(1, 1_000_000)),
+    key!("events.keep", events_keep, SHORT),
     key!("webhooks.private_networks", webhooks.private_networks, Networks),
     key!("webhooks.keep", webhooks.keep, LONG),
     key!("objects.url", objects.url, Maybe(Text)),

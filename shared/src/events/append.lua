@@ -1,8 +1,8 @@
--- KEYS: the log of each append. ARGV: most entries of a log, seconds to keep a running and a finished one, then per append:
+-- KEYS: the log of each append. ARGV: most entries of a log, milliseconds to keep a running and a finished one, then per append:
 -- attempt, floor, start (0 or 1), the task's channel, number of further channels, those, number of events, then flag and body
 -- of each event. Flags: t terminal, s started, l other lifecycle, o output. An attempt starts once: where the log knows of it, a
 -- late or repeated start is left out.
--- Answers per append the last seq, or false for a stale speaker.
+-- Answers per append the last seq and whether it is kept (0 or 1), or false for a stale speaker.
 local entries_max, keep_running, keep_finished = ARGV[1], ARGV[2], ARGV[3]
 local at = 3
 
@@ -49,8 +49,8 @@ local function append(log)
       end
     end
   end
-  if keeps then redis.call('EXPIRE', log, ended and keep_finished or keep_running) end
-  return seq
+  if keeps then redis.call('PEXPIRE', log, ended and keep_finished or keep_running) end
+  return { seq, keeps and 1 or 0 }
 end
 
 local seqs = {}

@@ -1,8 +1,6 @@
 //! The shout inside one process: the rules of `append.lua` over queues in memory.
 
-use super::{
-    Append, Appended, EVENTS_MAX, Events, Hub, KEEP_FINISHED, KEEP_RUNNING, Log, Result, Subscription,
-};
+use super::{Append, Appended, EVENTS_MAX, Events, Hub, KEEP_RUNNING, Log, Result, Subscription};
 use crate::{
     clock::UnixMs,
     task::{Event, EventKind, TaskId, Topic},
@@ -11,6 +9,7 @@ use async_trait::async_trait;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -20,6 +19,8 @@ const FINISHED_MAX: usize = 2_000;
 /// The shout inside one process.
 pub struct MemoryEvents {
     hub: Hub,
+    /// Time a log is kept after a terminal event.
+    keep: Duration,
     // std's mutex: never held across an await. Published under it, so that listeners hear in the order of seqs.
     logs: Mutex<Logs>,
     born: UnixMs,
@@ -68,11 +69,11 @@ impl Logs {
         self.by_task.get(&task).filter(|log| log.kept_until > Instant::now())
     }
 
-    /// Numbers the events and keeps them if there is a log or one is to start. `None`: the speaker is stale.
-    fn append(&mut self, append: &Append) -> Option<(i64, Vec<Arc<Event>>)> {
+    /// Numbers the events and keeps them if there is a log or one is to start.
+    fn append(&mut self, append: &Append, keep: Duration) -> (Appended, Vec<Arc<Event>>) {
         let log = self.get(append.task);
         if log.is_some_and(|log| log.refuses(append)) {
-            return None;
+            return (Appended::Stale, Vec::new());
         }
         let keeps = log.is_some() || append.start;
         let before = log.map_or(-1, |log| log.last).max(append.floor - 1);
@@ -84,12 +85,13 @@ impl Logs {
         let events: Vec<_> = numbered.map(event).collect();
         let last = events.last().map_or(before, |event| event.seq);
         if keeps && !events.is_empty() {
-            self.keep(append, &events);
+            self.keep(append, &events, keep);
         }
-        Some((last, events))
+        let told = if keeps { Appended::Last(last) } else { Appended::Unkept(last) };
+        (told, events)
     }
 
-    fn keep(&mut self, append: &Append, events: &[Arc<Event>]) {
+    fn keep(&mut self, append: &Append, events: &[Arc<Event>], keep: Duration) {
         let now = Instant::now();
         if self.get(append.task).is_none() {
             self.by_task.remove(&append.task);
@@ -103,7 +105,7 @@ impl Logs {
         });
         events.iter().for_each(|event| log.push(event));
         let ended = events.last().is_some_and(|event| event.kind.is_terminal());
-        log.kept_until = now + if ended { KEEP_FINISHED } else { KEEP_RUNNING };
+        log.kept_until = now + if ended { keep } else { KEEP_RUNNING };
         if ended {
             self.finished.push_back((log.kept_until, append.task));
             self.forget(now);
@@ -124,16 +126,10 @@ impl Logs {
 }
 
 impl MemoryEvents {
-    /// No logs, no listeners.
+    /// No logs, no listeners. `keep`: the time a log is kept after a terminal event.
     #[must_use]
-    pub fn new() -> Self {
-        Self { hub: Hub::new(|_| ()), logs: Mutex::default(), born: UnixMs::now() }
-    }
-}
-
-impl Default for MemoryEvents {
-    fn default() -> Self {
-        Self::new()
+    pub fn new(keep: Duration) -> Self {
+        Self { hub: Hub::new(|_| ()), keep, logs: Mutex::default(), born: UnixMs::now() }
     }
 }
 
@@ -142,13 +138,13 @@ impl Events for MemoryEvents {
     async fn append(&self, appends: &[Append]) -> Result<Vec<Appended>> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let tell = |append: &Append| {
-            let Some((last, events)) = logs.append(append) else { return Appended::Stale };
+            let (told, events) = logs.append(append, self.keep);
             for event in &events {
                 self.hub.publish(&Topic::Task(append.task), event);
                 let topics = append.topics.iter().filter(|_| event.kind.is_lifecycle());
                 topics.for_each(|topic| self.hub.publish(topic, event));
             }
-            Appended::Last(last)
+            told
         };
         Ok(appends.iter().map(tell).collect())
     }

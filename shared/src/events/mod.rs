@@ -1,7 +1,8 @@
 //! The shout: one bounded event log per task while somebody may watch it, and fan-out to watchers.
 //!
-//! It may lose everything at any moment. A lifecycle event can always be derived from the row (`derive.rs`); a lost log shows
-//! as a `task.snapshot`. Order and fence: [`Append`] refuses attempts older than the newest one seen by the log, and gives
+//! It may lose everything at any moment. A lifecycle event can always be derived from the row (`derive.rs`); history that is
+//! gone shows as a `task.snapshot`. Its speaker begins a lost log anew with one that has all of the output so far, and puts one into a long log
+//! now and then ([`SNAPSHOT_EVERY`]), so that a log always tells the whole state. Order and fence: [`Append`] refuses attempts older than the newest one seen by the log, and gives
 //! `seq = max(last of the log, floor − 1) + 1`. `tests/it/conformance/events.rs` holds every implementation to the docs below.
 
 mod derive;
@@ -29,11 +30,11 @@ use std::{
 /// Most events kept of one task; older ones make room.
 const EVENTS_MAX: usize = 10_000;
 
+/// Events after which a long log has a `task.snapshot`: what is kept of it always holds one.
+pub const SNAPSHOT_EVERY: usize = EVENTS_MAX / 2;
+
 /// Time a log is kept after its last event, while the run goes on.
 const KEEP_RUNNING: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Time a log is kept after a terminal event.
-const KEEP_FINISHED: Duration = Duration::from_secs(15 * 60);
 
 /// The transport is away; watchers find the row's state by themselves within a second.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +65,10 @@ pub struct Append {
 /// What became of an [`Append`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// Told; the seq of its last event.
+    /// Told, and kept; the seq of its last event.
     Last(i64),
+    /// Told to who listens, and not kept, because there is no log; the seq of its last event.
+    Unkept(i64),
     /// The log has seen a newer attempt, or the run's terminal event of this attempt and the floor is not above that:
     /// nothing was told.
     Stale,
@@ -84,7 +87,7 @@ pub struct Log {
 #[async_trait]
 pub trait Events: Send + Sync {
     /// Appends and publishes: one answer per input, in order. An attempt starts once: where the log knows of it, a late or
-    /// repeated `task.started` is left out. A terminal event starts the log's keeping time (15 min).
+    /// repeated `task.started` is left out. A terminal event starts the log's keeping time (`events.keep`).
     async fn append(&self, appends: &[Append]) -> Result<Vec<Appended>>;
 
     /// Events with `seq > after` (all retained ones for `None`).

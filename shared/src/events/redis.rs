@@ -8,7 +8,7 @@
 //! `append.lua` judges, numbers, keeps and publishes a group of [`Append`]s.
 
 use super::{
-    Append, Appended, EVENTS_MAX, Error, Events, KEEP_FINISHED, KEEP_RUNNING, Log, Result, Subscription,
+    Append, Appended, EVENTS_MAX, Error, Events, KEEP_RUNNING, Log, Result, Subscription,
     feed::{Feed, channel},
 };
 use crate::{
@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use redis::{Pipeline, RedisError, Script, ScriptInvocation};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// Appends per script call, and bytes of events after which no other is added: keeps each call around a millisecond of Redis' one
 /// thread.
@@ -29,6 +30,8 @@ const BYTES_MAX: usize = 32 << 10;
 /// The shout in Redis.
 pub struct RedisEvents {
     link: Link,
+    /// Time a log is kept after a terminal event.
+    keep: Duration,
     append: Script,
     feed: Feed,
 }
@@ -57,20 +60,25 @@ impl From<serde_json::Error> for Error {
 }
 
 impl RedisEvents {
-    /// Connects, within 5 s.
+    /// Connects, within 5 s. `keep`: the time a log is kept after a terminal event.
     ///
     /// # Errors
     /// Redis cannot be reached or is too old.
-    pub async fn open(url: &str) -> Result<Self> {
+    pub async fn open(url: &str, keep: Duration) -> Result<Self> {
         let link = Link::open(url).await?;
         let append = Script::new(include_str!("append.lua"));
-        Ok(Self { feed: Feed::start(link.clone()), link, append })
+        Ok(Self { feed: Feed::start(link.clone()), link, keep, append })
     }
 
     /// Runs the script on a group.
     async fn run(&self, call: &ScriptInvocation<'_>) -> Result<Vec<Appended>> {
-        let seqs: Vec<Option<i64>> = call.invoke_async(&mut self.link.clone()).await?;
-        Ok(seqs.into_iter().map(|seq| seq.map_or(Appended::Stale, Appended::Last)).collect())
+        let told: Vec<Option<(i64, bool)>> = call.invoke_async(&mut self.link.clone()).await?;
+        let appended = |told| match told {
+            Some((seq, true)) => Appended::Last(seq),
+            Some((seq, false)) => Appended::Unkept(seq),
+            None => Appended::Stale,
+        };
+        Ok(told.into_iter().map(appended).collect())
     }
 }
 
@@ -116,7 +124,7 @@ impl Events for RedisEvents {
         let mut rest = appends.iter().peekable();
         while rest.peek().is_some() {
             let mut call = self.append.prepare_invoke();
-            call.arg(EVENTS_MAX).arg(KEEP_RUNNING.as_secs()).arg(KEEP_FINISHED.as_secs());
+            call.arg(EVENTS_MAX).arg(KEEP_RUNNING.as_millis() as u64).arg(self.keep.as_millis() as u64);
             let mut bytes = 0;
             for append in rest.by_ref().take(APPENDS_MAX) {
                 bytes += add(&mut call, append)?;

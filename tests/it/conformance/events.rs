@@ -27,6 +27,7 @@ pub(crate) async fn all(events: &dyn Events) {
     many_topics_at_once(events).await;
     racing_speakers_get_distinct_seqs(events).await;
     a_long_log_forgets_its_beginning(events).await;
+    a_finished_log_is_kept_for_a_while(events).await;
 }
 
 fn data(json: &str) -> Arc<RawValue> {
@@ -146,10 +147,10 @@ async fn another_run_goes_on_in_the_same_log(events: &dyn Events) {
 async fn without_a_log_events_are_only_published(events: &dyn Events) {
     let task = TaskId::new();
     let mut listener = events.subscribe(Topic::Task(task)).await.expect("the events answer");
-    assert_eq!(one(events, say(task, 1, 1, &[EventKind::Started])).await, Appended::Last(1));
+    assert_eq!(one(events, say(task, 1, 1, &[EventKind::Started])).await, Appended::Unkept(1));
     assert_eq!(
         one(events, say(task, 1, 2, &[EventKind::Reset, EventKind::Completed])).await,
-        Appended::Last(3)
+        Appended::Unkept(3)
     );
     let heard: Vec<i64> = hear(&mut listener, 3).await.iter().map(|event| event.seq).collect();
     assert_eq!(heard, [1, 2, 3]);
@@ -165,14 +166,14 @@ async fn a_slice_is_answered_one_by_one_in_order(events: &dyn Events) {
         say(a, 2, 4, &[EventKind::Completed]),
         say(a, 2, 4, &[EventKind::Delta]),
     ];
-    use Appended::{Last, Stale};
+    use Appended::{Last, Stale, Unkept};
     assert_eq!(
         events.append(&slice).await.expect("the events answer"),
-        [Last(4), Last(7), Stale, Last(5), Stale]
+        [Last(4), Unkept(7), Stale, Last(5), Stale]
     );
     assert!(events.append(&[]).await.expect("the events answer").is_empty());
     let many: Vec<Append> = (0..600).map(|i| say(TaskId::new(), 1, i, &[EventKind::Started])).collect();
-    let expected: Vec<Appended> = (0..600).map(Last).collect();
+    let expected: Vec<Appended> = (0..600).map(Unkept).collect();
     assert_eq!(events.append(&many).await.expect("the events answer"), expected);
 }
 
@@ -264,4 +265,14 @@ async fn a_long_log_forgets_its_beginning(events: &dyn Events) {
     assert_eq!((log.first, log.events.len()), (Some(500), EVENTS_MAX));
     assert_eq!(log.events.last().map(|event| event.seq), Some(total - 1));
     assert_eq!(one(events, say(task, 1, 0, &[EventKind::Completed])).await, Appended::Last(total));
+}
+
+async fn a_finished_log_is_kept_for_a_while(events: &dyn Events) {
+    let (over, running) = (TaskId::new(), TaskId::new());
+    one(events, start(over, 1, 0, &[EventKind::Created, EventKind::Completed])).await;
+    one(events, start(running, 1, 0, &[EventKind::Created])).await;
+    assert_eq!(seqs(events, over, None).await, [0, 1]);
+    let gone = async || Ok(seqs(events, over, None).await.is_empty().then_some(()));
+    harness::eventually("its time is over", gone).await.expect("it goes");
+    assert_eq!(seqs(events, running, None).await, [0]);
 }

@@ -17,6 +17,10 @@ use shared::{
     queue::{ApalisQueue, MemoryQueue, Queue, SortedQueue},
     store::{PostgresStore, SqliteStore, Store},
 };
+use std::time::Duration;
+
+/// How long logs are kept after their end, for the suite to see it.
+const KEEP: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_in_sqlite() -> anyhow::Result<()> {
@@ -80,14 +84,14 @@ async fn in_redis(queue: &dyn Queue, redis: &Redis, order: Order) -> anyhow::Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_in_memory() {
-    events::all(&MemoryEvents::new()).await;
+    events::all(&MemoryEvents::new(KEEP)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_in_redis() -> anyhow::Result<()> {
     if available() {
         let redis = Redis::start(&logs_folder()?).await?;
-        events::all(&RedisEvents::open(&redis.url).await?).await;
+        events::all(&RedisEvents::open(&redis.url, KEEP).await?).await;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use shared::task::Usage;
 
 /// What has been seen of the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Choices {
     object: &'static str,
     top: Object,
@@ -102,14 +102,22 @@ impl Choices {
                 complete(message);
             }
         }
-        let object = RawValue::from_string(self.object.to_owned()).map_err(|_| Unfinished::Truncated)?;
+        self.write().ok_or(Unfinished::Truncated)
+    }
+
+    /// The body as it stands; `None`: nothing of it has come.
+    pub(super) fn so_far(&self) -> Option<String> {
+        (!self.choices.is_empty()).then(|| self.clone().write()).flatten()
+    }
+
+    fn write(mut self) -> Option<String> {
+        let object = RawValue::from_string(self.object.to_owned()).ok()?;
         self.top.set("object", &object);
         let (mut choices, mut body) = (String::new(), String::new());
         write_list(self.choices.iter().map(|(_, choice)| choice), &mut choices);
-        let choices = RawValue::from_string(choices).map_err(|_| Unfinished::Truncated)?;
-        self.top.put(usize::MAX, "choices", Node::Raw(choices));
+        self.top.put(usize::MAX, "choices", Node::Raw(RawValue::from_string(choices).ok()?));
         self.top.write(&mut body);
-        Ok(body)
+        Some(body)
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use shared::task::Usage;
 
 /// What has been seen of the message.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Messages {
     message: Option<Object>,
     blocks: Vec<Block>,
@@ -21,7 +21,7 @@ pub(crate) struct Messages {
     pub(super) usage: Option<Usage>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Block {
     content: Object,
     /// A tool's input arrives as pieces of JSON text inside JSON strings: escaped, joined here.
@@ -96,17 +96,22 @@ impl Messages {
     }
 
     pub(super) fn finish(self) -> Result<String, Unfinished> {
-        let Some(mut message) = self.message.filter(|_| self.ended) else {
-            return Err(Unfinished::Truncated);
-        };
+        let is_whole = self.ended
+            && self.blocks.iter().all(|block| block.input.is_empty() || input(&block.input).is_some());
+        if is_whole { self.write().ok_or(Unfinished::Truncated) } else { Err(Unfinished::Truncated) }
+    }
+
+    /// The message as it stands; `None`: nothing of it has come. An input of which only the beginning has come is left out.
+    pub(super) fn so_far(&self) -> Option<String> {
+        self.clone().write()
+    }
+
+    fn write(self) -> Option<String> {
+        let mut message = self.message?;
         let mut content = Vec::new();
         for mut block in self.blocks {
-            if !block.input.is_empty() {
-                block.content.put(
-                    usize::MAX,
-                    "input",
-                    Node::Raw(input(&block.input).ok_or(Unfinished::Truncated)?),
-                );
+            if let Some(input) = input(&block.input) {
+                block.content.put(usize::MAX, "input", Node::Raw(input));
             }
             content.push((None, Node::Object(block.content)));
         }
@@ -114,7 +119,7 @@ impl Messages {
         message.put(usize::MAX, "usage", Node::Object(self.tokens));
         let mut body = String::new();
         message.write(&mut body);
-        Ok(body)
+        Some(body)
     }
 }
 

@@ -103,6 +103,15 @@ impl Fold {
         }
     }
 
+    /// The body as it stands; `None`: it does not grow piece by piece, or nothing of it has come.
+    pub(crate) fn so_far(&self) -> Option<String> {
+        match self {
+            Self::Choices(choices) => choices.so_far(),
+            Self::Messages(messages) => messages.so_far(),
+            Self::Responses(_) => None,
+        }
+    }
+
     /// The body.
     pub(crate) fn finish(self) -> Result<String, Unfinished> {
         match self {
@@ -111,6 +120,11 @@ impl Fold {
             Self::Responses(body) => body.map(|(body, _)| body).ok_or(Unfinished::Truncated),
         }
     }
+}
+
+/// The answer so far as the data of a `task.snapshot`.
+pub(crate) fn snapshot_data(fold: &Fold) -> Option<Box<RawValue>> {
+    RawValue::from_string(format!(r#"{{"output":{}}}"#, fold.so_far()?)).ok()
 }
 
 /// A chunk as the data of its event.

@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 8;
 const ONCE: [&str; 4] = ["role", "id", "type", "name"];
 
 /// A value of the final body.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Node {
     /// Verbatim.
     Raw(Box<RawValue>),
@@ -24,7 +24,7 @@ pub(super) enum Node {
 }
 
 /// An object whose members keep the order in which they were first seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Object(Vec<(String, Node)>);
 
 impl Node {

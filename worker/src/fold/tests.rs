@@ -138,3 +138,27 @@ fn depth_is_the_upstreams_problem() {
     let chunk = format!(r#"{{"choices":[{{"index":0,"delta":{{"x":{deep}}},"finish_reason":"stop"}}]}}"#);
     assert!(fold("/v1/chat/completions", &[&chunk, &chunk]).is_ok());
 }
+
+#[test]
+fn what_has_come_so_far_has_the_form_of_the_whole() {
+    let mut chat = Fold::of("/v1/chat/completions").unwrap();
+    assert_eq!(chat.so_far(), None);
+    chat.push(r#"{"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":"a"}}]}"#).unwrap();
+    chat.push(r#"{"id":"c","choices":[{"index":0,"delta":{"content":"b"}}]}"#).unwrap();
+    let so_far = r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"ab"}}],"object":"chat.completion"}"#;
+    assert_eq!(chat.so_far().as_deref(), Some(so_far));
+    assert_eq!(chat.finish(), Err(Unfinished::Truncated), "it is not whole for all that");
+
+    let mut message = Fold::of("/v1/messages").unwrap();
+    assert_eq!(message.so_far(), None);
+    for event in [
+        r#"{"type":"message_start","message":{"id":"m","content":[]}}"#,
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","input":{}}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\"city\":"}}"#,
+    ] {
+        message.push(event).unwrap();
+    }
+    let so_far: serde_json::Value = serde_json::from_str(&message.so_far().unwrap()).unwrap();
+    assert_eq!(so_far["content"][0]["input"], serde_json::json!({}), "half of an input is none");
+    assert_eq!(message.finish(), Err(Unfinished::Truncated));
+}

@@ -21,7 +21,7 @@ pub(super) async fn relay(
         Stream { fold, decoder: Decoder::new(EVENT_BYTES_MAX.min(call.limits.answer_bytes_max)), read: 0 };
     let ended = stream.read_all(&mut response, call).await;
     // What was seen is told in any case, so that watchers see the same as the row's error says.
-    call.teller.close().await;
+    call.teller.close(&stream.fold).await;
     ended?;
     let body = stream.fold.finish().map_err(|unfinished| match unfinished {
         Unfinished::Truncated => Failure::new(
@@ -59,7 +59,7 @@ impl Stream {
                         // What the upstream sends comes first: telling it can wait a moment.
                         biased;
                         piece = &mut next => break piece?,
-                        () = call.teller.due() => call.teller.flush().await,
+                        () = call.teller.due() => call.teller.flush(&self.fold).await,
                     }
                 }
             };
@@ -83,7 +83,7 @@ impl Stream {
                 }
             }
             if call.teller.is_due() {
-                call.teller.flush().await;
+                call.teller.flush(&self.fold).await;
             }
         }
     }
