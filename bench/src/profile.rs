@@ -2,7 +2,8 @@
 
 use crate::{
     measure::Measure::{
-        self, Accept, AcceptPaced, Backlog, Hostile, Idle, InFlight, Read, Relay, Slots, Steady, Through,
+        self, Accept, AcceptPaced, Backlog, FanOut, FirstToken, Hostile, Idle, IdleSockets, InFlight, Read,
+        Relay, Slots, Steady, Through,
     },
     system::System::{self, Bullmq, Celery, Longhaul, LonghaulApalis, LonghaulEmbedded, LonghaulGuarded},
 };
@@ -40,6 +41,12 @@ pub(crate) const ALL: &[Profile] = &[
         about: "what keys and limits cost, and what they are good for: one project that asks for ten times what there is",
         systems: &[Longhaul, LonghaulGuarded],
         measures: &[Accept, AcceptPaced, Read, Through, Hostile],
+    },
+    Profile {
+        name: "live",
+        about: "the first token beside the model's own, streams as fast as they go, a thousand watchers, 10,000 idle sockets",
+        systems: &[Longhaul, LonghaulEmbedded],
+        measures: &[FirstToken, Relay, FanOut, IdleSockets],
     },
     Profile {
         name: "all",

@@ -1,10 +1,11 @@
 //! A keep-alive HTTP/1.1 connection that does no more than it must, so that the box belongs to the systems under test.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 /// One connection, one request at a time.
@@ -50,6 +51,28 @@ impl Connection {
             self.more().await?;
         }
         Ok(Answer { status, body: &self.buffer[head..end] })
+    }
+
+    /// Sends a request and reads its answer, which is streamed, to the end; gives the moment when `wanted` was there.
+    ///
+    /// # Errors
+    /// The connection broke, the status is not 200, or nothing of the kind came.
+    pub(crate) async fn first(&mut self, request: &[u8], wanted: &str) -> anyhow::Result<Instant> {
+        self.socket.write_all(request).await?;
+        self.buffer.clear();
+        let mut first = None;
+        // The last chunk is an empty one.
+        while !self.buffer.ends_with(b"\r\n0\r\n\r\n") {
+            let searched = self.buffer.len().saturating_sub(wanted.len());
+            self.more().await?;
+            if first.is_none() {
+                let now = Instant::now();
+                let mut places = self.buffer[searched..].windows(wanted.len());
+                first = places.any(|place| place == wanted.as_bytes()).then_some(now);
+                ensure!(self.buffer.starts_with(b"HTTP/1.1 200"), "{}", self.buffer.escape_ascii());
+            }
+        }
+        first.with_context(|| format!("no {wanted} in {}", self.buffer.escape_ascii()))
     }
 
     async fn more(&mut self) -> anyhow::Result<()> {

@@ -2,4 +2,5 @@
 
 pub(crate) mod connection;
 pub(crate) mod follow;
+pub(crate) mod socket;
 pub(crate) mod submit;

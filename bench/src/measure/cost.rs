@@ -63,4 +63,25 @@ impl Cost {
         }
         Ok(())
     }
+
+    /// Adds what a thousand of `count` messages have cost since: `<prefix>_cpu_us_per_1000_<class>` and the sum without generator
+    /// and model; and `<prefix>_idle_cores`.
+    pub(super) async fn end_per_1000(
+        self,
+        running: &Running,
+        count: usize,
+        prefix: &str,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        let mut each = Figures::new();
+        self.end(running, count, &mut each).await?;
+        for (name, value) in each {
+            if let Some(class) = name.strip_prefix("cpu_us") {
+                figures.insert(format!("{prefix}_cpu_us_per_1000{class}"), value * 1e3);
+            } else if name == "idle_cores" {
+                figures.insert(format!("{prefix}_idle_cores"), value);
+            }
+        }
+        Ok(())
+    }
 }

@@ -5,8 +5,11 @@
 mod accept;
 mod backlog;
 mod cost;
+mod fan_out;
+mod first_token;
 mod hostile;
 mod idle;
+mod idle_sockets;
 mod in_flight;
 mod read;
 mod relay;
@@ -14,14 +17,21 @@ mod slots;
 mod through;
 
 use crate::{
-    load::submit::{Pace, send},
+    load::{
+        socket::Socket,
+        submit::{Pace, send},
+    },
     system::{Model, Running, System, Wish},
 };
+use anyhow::Context;
 use clap::ValueEnum;
 use shared::clock::UnixMs;
 use std::{collections::BTreeMap, fmt, time::Duration};
 use through::Way;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 /// Figures by name.
 pub(crate) type Figures = BTreeMap<String, f64>;
@@ -50,6 +60,12 @@ pub(crate) enum Measure {
     InFlight,
     /// Token streams, each with a watcher.
     Relay,
+    /// The time to the first token, beside that of the model itself.
+    FirstToken,
+    /// One task with a thousand watchers, and a thousand tasks with one each.
+    FanOut,
+    /// Ten thousand sockets that wait.
+    IdleSockets,
     /// One project asks for ten times what there is: what another one feels.
     Hostile,
 }
@@ -64,7 +80,12 @@ impl Measure {
     /// Whether this system can be asked for it.
     pub(crate) fn suits(self, system: System) -> bool {
         match self {
-            Self::Relay => system.is_longhaul() && system != System::LonghaulGuarded,
+            // Sockets are opened without a key.
+            Self::Relay | Self::FirstToken | Self::FanOut => {
+                system.is_longhaul() && system != System::LonghaulGuarded
+            }
+            // The memory of an API process alone.
+            Self::IdleSockets => system == System::Longhaul,
             Self::Hostile => system == System::LonghaulGuarded,
             // They are followed without a key.
             Self::Idle => system != System::LonghaulGuarded,
@@ -94,6 +115,9 @@ pub(crate) async fn run(measure: Measure, system: System, scale: f64) -> anyhow:
         Measure::Backlog => backlog::run(load).await,
         Measure::InFlight => in_flight::run(load).await,
         Measure::Relay => relay::run(load).await,
+        Measure::FirstToken => first_token::run(load).await,
+        Measure::FanOut => fan_out::run(load).await,
+        Measure::IdleSockets => idle_sockets::run(load).await,
         Measure::Hostile => hostile::run(load).await,
     }
 }
@@ -158,4 +182,27 @@ async fn all_done(running: &Running) -> anyhow::Result<()> {
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// So many open sockets.
+async fn sockets(running: &Running, count: u32) -> anyhow::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        sockets.push(Socket::open(running.api).await?);
+    }
+    Ok(sockets)
+}
+
+/// What many clients do at the same time, each as a task of its own, within two minutes.
+async fn all<T: Send + 'static>(
+    clients: impl IntoIterator<Item = impl Future<Output = anyhow::Result<T>> + Send + 'static>,
+) -> anyhow::Result<Vec<T>> {
+    let (mut set, mut done) = (clients.into_iter().collect::<JoinSet<_>>(), Vec::new());
+    let joined = async {
+        while let Some(client) = set.join_next().await {
+            done.push(client??);
+        }
+        Ok(done)
+    };
+    timeout(Duration::from_secs(120), joined).await.context("clients do not come to an end")?
 }

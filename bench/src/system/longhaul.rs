@@ -1,6 +1,6 @@
 //! Longhaul as an operator starts it: one API and one worker, or one process that is both.
 
-use super::{ModelServer, Running, Wish, chat, logs, post};
+use super::{Model, ModelServer, Running, Wish, chat, logs, post};
 use crate::{gauge::rows::Rows, load::follow::Follow};
 use anyhow::Context;
 use harness::{Process, Redis, free_address, fresh_database, program};
@@ -15,6 +15,17 @@ fn submit(api: SocketAddr, wish: Wish, key: Option<&String>) -> Vec<u8> {
     let events = if wish.deltas { "deltas" } else { "lifecycle" };
     let task = json!({"endpoint": "/v1/chat/completions", "policy": {"events": events}, "body": chat()});
     post("/v1/tasks", api, key, &task.to_string())
+}
+
+/// A task whose answer is streamed by a model that behaves so, as JSON.
+pub(crate) fn streamed(model: Model) -> String {
+    let policy = json!({"events": "deltas"});
+    json!({"endpoint": "/v1/chat/completions", "policy": policy, "body": model.chat()}).to_string()
+}
+
+/// A task that waits for an hour, as JSON.
+pub(crate) fn waiting() -> String {
+    json!({"endpoint": "/v1/chat/completions", "delay_s": 3_600, "body": chat()}).to_string()
 }
 
 /// Limits of callers.
@@ -103,6 +114,7 @@ pub(super) async fn distributed(
     };
     Ok(Running {
         api: listen,
+        model_at: model.listen,
         rows: Rows::longhaul(&database).await?,
         follow: Follow::WebSocket(listen),
         path: PATH,
@@ -138,6 +150,7 @@ pub(super) async fn embedded(wish: Wish, model: ModelServer) -> anyhow::Result<R
     .await?;
     Ok(Running {
         api: listen,
+        model_at: model.listen,
         rows: Rows::embedded(&data.join("longhaul.db")).await?,
         follow: Follow::WebSocket(listen),
         path: PATH,

@@ -79,10 +79,22 @@ pub(crate) struct Model {
     pub(crate) tokens: u32,
 }
 
+impl Model {
+    /// The prompt of all requests, for a model that behaves so this once.
+    fn chat(self) -> serde_json::Value {
+        let mut chat = chat();
+        chat["sim"] =
+            serde_json::json!({"ttft_ms": self.first_ms, "itl_ms": self.between_ms, "tokens": self.tokens});
+        chat
+    }
+}
+
 /// A running system. Dropping it stops everything it consists of.
 pub(crate) struct Running {
     /// Where its API listens.
     pub(crate) api: SocketAddr,
+    /// Where its model listens.
+    pub(crate) model_at: SocketAddr,
     /// Its rows.
     pub(crate) rows: Rows,
     /// How one learns that a task has ended.
@@ -147,6 +159,18 @@ impl Running {
     pub(crate) fn get(&self, task: &str) -> Vec<u8> {
         let key = self.keys.first().map(|key| authorization(key)).unwrap_or_default();
         format!("GET {}{task} HTTP/1.1\r\nhost: {}\r\n{key}\r\n", self.path, self.api).into_bytes()
+    }
+
+    /// A request for such an answer to the model itself, streamed.
+    pub(crate) fn direct(&self, model: Model) -> Vec<u8> {
+        let mut chat = model.chat();
+        chat["stream"] = true.into();
+        post("/v1/chat/completions", self.model_at, None, &chat.to_string())
+    }
+
+    /// A request to submit this task.
+    pub(crate) fn submit_task(&self, task: &str) -> Vec<u8> {
+        post("/v1/tasks", self.api, self.keys.first(), task)
     }
 
     /// The request to submit a task, by another project.
@@ -216,6 +240,7 @@ async fn stop(processes: Vec<Process>) -> anyhow::Result<()> {
 
 struct ModelServer {
     process: Process,
+    listen: SocketAddr,
     url: String,
 }
 
@@ -233,7 +258,7 @@ async fn start_model(model: Model) -> anyhow::Result<ModelServer> {
     };
     let process = Process::start("model", &program("longhaul-sim")?, command, &logs()?)?;
     eventually("the model listens", async || Ok(TcpStream::connect(listen).await.ok())).await?;
-    Ok(ModelServer { process, url: format!("http://{listen}") })
+    Ok(ModelServer { process, listen, url: format!("http://{listen}") })
 }
 
 /// Where the processes' logs go: beside the programs.

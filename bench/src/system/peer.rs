@@ -38,6 +38,7 @@ pub(super) async fn start(system: System, wish: Wish, model: ModelServer) -> any
     let api = start("api")?;
     Ok(Running {
         api: listen,
+        model_at: model.listen,
         rows: Rows::peer(&database).await?,
         follow: Follow::Redis(redis.url.clone()),
         path: "/tasks/",
