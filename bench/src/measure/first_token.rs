@@ -16,12 +16,15 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Turns of each way when nobody else asks.
 const TURNS: u32 = 300;
 /// The first token comes late enough that Longhaul keeps the task's log by then.
 const IDLE: Model = Model { first_ms: 100, between_ms: 5, tokens: 4 };
+
+/// Longer than the end of a task takes once its last event is told.
+const REST: Duration = Duration::from_millis(5);
 
 /// Streams at once.
 const STREAMS: u32 = 200;
@@ -80,9 +83,13 @@ async fn idle(running: &Running, turns: usize) -> anyhow::Result<Times> {
     let (mut caller, mut times) = (Caller::open(running, IDLE).await?, Times::default());
     // The first ones open what is opened late.
     for turn in 0..turns + 10 {
-        for (way, _) in WAYS {
+        // Who comes right after the model's own turn finds Longhaul colder.
+        let mut ways = WAYS;
+        fastrand::shuffle(&mut ways);
+        for (way, _) in ways {
             let ms = caller.first(way).await?;
             times[way as usize].extend((turn >= 10).then_some(ms));
+            sleep(REST).await;
         }
     }
     Ok(times)
