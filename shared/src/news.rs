@@ -11,7 +11,11 @@ use crate::{
     task::{Change, State, Task},
 };
 use std::{collections::BTreeSet, time::Duration};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, yield_now},
+    time::timeout,
+};
 
 /// News waiting at most, in messages.
 const BACKLOG: usize = 256;
@@ -138,9 +142,12 @@ async fn run(mut receiver: mpsc::Receiver<News>, backends: Backends) {
             all.changes.extend(news.changes);
         }
         let ring_more = async { ring(backends, &freed(backends, &all.changes).await).await };
-        let telling = async {
-            tokio::join!(ring(backends, &all.bells), announce(&*backends.events, &all.changes), ring_more)
+        // The bell goes first: Redis does one thing after the other, and a worker waits for it.
+        let announce = async {
+            yield_now().await;
+            announce(&*backends.events, &all.changes).await;
         };
+        let telling = async { tokio::join!(ring(backends, &all.bells), announce, ring_more) };
         if timeout(DEADLINE, telling).await.is_err() {
             tracing::debug!("queue or event log too slow: the sweep and the watchers catch up");
         }

@@ -60,7 +60,10 @@ async fn tasks(client: &Client) -> anyhow::Result<Vec<(String, usize)>> {
     // So many that a snapshot comes among them.
     let long = json!({"tokens": 5_100, "ttft_ms": 100, "itl_ms": 0});
     let (refused, endless) = (json!({"status": 400}), json!({"ttft_ms": 60_000}));
-    let (soon, late) = (json!({"backoff": {"base_ms": 10}}), json!({"backoff": {"base_ms": 60_000}}));
+    let (soon, late) = (
+        json!({"backoff": {"base_ms": 10}}),
+        json!({"backoff": {"base_ms": 3_600_000, "max_ms": 3_600_000}}),
+    );
     let bytes = json!({"raw": "not JSON", "content_type": "text/plain"});
     let fails = json!({"status": 500, "fail_first": 1});
     let mut ids = vec![
@@ -80,10 +83,10 @@ async fn tasks(client: &Client) -> anyhow::Result<Vec<(String, usize)>> {
     let lines = format!("/v1/tasks?batch_id={}", batch["id"].as_str().unwrap_or_default());
     let lines = client.get(&lines).await?.expect(200)?;
     ids.extend([stopped, lines["data"][0]["id"].as_str().unwrap_or_default().to_owned()]);
-    // It was too quick for a log, and waits: one snapshot tells of it.
+    // It was too quick for a log, and waits, some part of an hour: one snapshot tells of it.
     let waits = submit(fails, late).await?;
     client.reaches(&waits, "scheduled").await?;
-    Ok(ids.into_iter().map(|id| (id, usize::MAX)).chain([(waits, 1)]).collect())
+    Ok([(waits, 1)].into_iter().chain(ids.into_iter().map(|id| (id, usize::MAX))).collect())
 }
 
 async fn all_that_comes_is_explained_and_all_that_is_explained_comes(mode: Mode) -> anyhow::Result<()> {

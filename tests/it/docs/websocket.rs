@@ -96,7 +96,8 @@ async fn the_conversation_takes_place(mode: Mode) -> anyhow::Result<()> {
     let page = text("docs/websocket.md");
     let (ours, theirs) = (messages(&page, "## From the server")?, messages(&page, "## From the client")?);
     let (mut ids, mut heard) = (Ids::default(), 0);
-    for (_, block) in blocks(section(&page, "## A conversation")?) {
+    let parts = [section(&page, "## A conversation")?, section(&page, "## Counters")?];
+    for (_, block) in parts.into_iter().flat_map(blocks) {
         let url = format!("{}/v1/ws", app.client().base().replacen("http", "ws", 1)).parse()?;
         let (mut socket, _) =
             connect_async(ClientRequestBuilder::new(url).with_sub_protocol("tasks.v1")).await?;
