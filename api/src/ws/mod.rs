@@ -45,7 +45,7 @@ const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Most sockets say little: what one reads at once is small.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// What is gathered for one write. No more than this and one message are held, because nothing is added before it is written.
-const WRITE_BUFFER_BYTES: usize = 128 << 10;
+const WRITE_BUFFER_BYTES: usize = 32 << 10;
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// Open a socket.

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 /// Messages at most.
 pub(super) const MESSAGES_MAX: usize = 256;
 /// Bytes at most; a longer message goes alone.
-const BYTES_MAX: usize = 256 << 10;
+const BYTES_MAX: usize = 64 << 10;
 
 /// The socket is gone.
 #[derive(Debug)]
