@@ -222,9 +222,17 @@ impl Client {
     /// # Errors
     /// It was refused.
     pub async fn watch(&self) -> anyhow::Result<Watch> {
-        let key = self.key.as_ref().map(|key| format!("Bearer {key}"));
-        let headers: Vec<_> = key.iter().map(|key| ("Authorization", key.as_str())).collect();
-        Watch::open(&self.base, "", &headers).await
+        let key = self.bearer();
+        Watch::open(&self.base, "", &headers(key.as_ref()), None).await
+    }
+
+    /// A WebSocket for which the kernel keeps no more than so many bytes or so while nobody reads.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn watch_through(&self, room: u32) -> anyhow::Result<Watch> {
+        let key = self.bearer();
+        Watch::open(&self.base, "", &headers(key.as_ref()), Some(room)).await
     }
 
     /// A WebSocket to this API as a page of `origin` opens one: no header is its own, but it may have a ticket.
@@ -233,8 +241,16 @@ impl Client {
     /// It was refused.
     pub async fn watch_from(&self, origin: &str, ticket: Option<&str>) -> anyhow::Result<Watch> {
         let query = ticket.map_or_else(String::new, |ticket| format!("?ticket={ticket}"));
-        Watch::open(&self.base, &query, &[("Origin", origin)]).await
+        Watch::open(&self.base, &query, &[("Origin", origin)], None).await
     }
+
+    fn bearer(&self) -> Option<String> {
+        self.key.as_ref().map(|key| format!("Bearer {key}"))
+    }
+}
+
+fn headers(key: Option<&String>) -> Vec<(&str, &str)> {
+    key.iter().map(|key| ("Authorization", key.as_str())).collect()
 }
 
 fn http(idle: usize) -> reqwest::Result<reqwest::Client> {

@@ -1,9 +1,11 @@
 //! The two ways to watch: server-sent events and the WebSocket.
 
 use anyhow::{Context, bail, ensure};
-use futures_util::{SinkExt, StreamExt};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, stream::BoxStream};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{ClientRequestBuilder, Message},
@@ -37,21 +39,53 @@ impl SseEvent {
     }
 }
 
-/// Reads events until the stream ends or `enough` of them have come.
-pub(crate) async fn read_events(answer: reqwest::Response, enough: usize) -> anyhow::Result<Vec<SseEvent>> {
-    let mut bytes = answer.bytes_stream();
-    let (mut events, mut buffer) = (Vec::new(), Vec::new());
-    while events.len() < enough {
-        let next = tokio::time::timeout(crate::PATIENCE, bytes.next()).await;
-        let Some(chunk) = next.context("the event stream has fallen silent")? else { break };
-        buffer.extend_from_slice(&chunk?);
-        while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
-            let block: Vec<u8> = buffer.drain(..end + 2).collect();
-            events.extend(SseEvent::parse(std::str::from_utf8(&block)?)?);
+/// An open event stream.
+pub(crate) struct EventStream {
+    bytes: BoxStream<'static, reqwest::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl EventStream {
+    pub(crate) fn new(answer: reqwest::Response) -> Self {
+        Self { bytes: answer.bytes_stream().boxed(), buffer: Vec::new() }
+    }
+
+    /// The next event; `None` at the stream's end.
+    ///
+    /// # Errors
+    /// The stream broke, or nothing came within the usual patience.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<SseEvent>> {
+        loop {
+            while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                if let Some(event) = SseEvent::parse(std::str::from_utf8(&block)?)? {
+                    return Ok(Some(event));
+                }
+            }
+            let next = tokio::time::timeout(crate::PATIENCE, self.bytes.next()).await;
+            let Some(chunk) = next.context("the event stream has fallen silent")? else { return Ok(None) };
+            self.buffer.extend_from_slice(&chunk?);
         }
     }
-    events.truncate(enough);
+}
+
+/// Reads events until the stream ends or `enough` of them have come.
+pub(crate) async fn read_events(answer: reqwest::Response, enough: usize) -> anyhow::Result<Vec<SseEvent>> {
+    let (mut stream, mut events) = (EventStream::new(answer), Vec::new());
+    while events.len() < enough {
+        let Some(event) = stream.next().await? else { break };
+        events.push(event);
+    }
     Ok(events)
+}
+
+/// A connection over which little is on its way at a time: small segments keep what the kernel holds for it small.
+async fn narrow(base: &str, room: u32) -> anyhow::Result<TcpStream> {
+    let address = base.split_once("://").context("a URL without a scheme")?.1.parse()?;
+    let socket = TcpSocket::new_v4()?;
+    SockRef::from(&socket).set_tcp_mss(1_400)?;
+    socket.set_recv_buffer_size(room)?;
+    Ok(socket.connect(address).await?)
 }
 
 /// An open WebSocket.
@@ -61,13 +95,25 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Connects and reads the greeting.
-    pub(crate) async fn open(base: &str, query: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Connects and reads the greeting. With `room` the kernel keeps no more than so many bytes or so for a client that does not
+    /// read.
+    pub(crate) async fn open(
+        base: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        room: Option<u32>,
+    ) -> anyhow::Result<Self> {
         let url = format!("{}/v1/ws{query}", base.replacen("http", "ws", 1)).parse()?;
         let request = ClientRequestBuilder::new(url).with_sub_protocol("tasks.v1");
         let request =
             headers.iter().fold(request, |request, (name, value)| request.with_header(*name, *value));
-        let (socket, _) = tokio_tungstenite::connect_async(request).await?;
+        let (socket, _) = match room {
+            None => tokio_tungstenite::connect_async(request).await?,
+            Some(room) => {
+                let stream = MaybeTlsStream::Plain(narrow(base, room).await?);
+                tokio_tungstenite::client_async(request, stream).await?
+            }
+        };
         let mut watch = Self { socket };
         let greeting = watch.next().await?;
         ensure!(greeting["type"] == "ready", "the greeting is {greeting}");
@@ -95,6 +141,14 @@ impl Watch {
                 _ => {}
             }
         }
+    }
+
+    /// Sends a frame of bytes, which is no text.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send_bytes(&mut self, bytes: Bytes) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::Binary(bytes)).await?)
     }
 
     /// Subscribes to topics and gives the answer, `ack` or `error`.
