@@ -81,6 +81,27 @@ impl App {
         count(&mut connect(self).await?, OPEN).await
     }
 
+    /// Runs a statement on the app's own database; how many rows it has changed.
+    ///
+    /// # Errors
+    /// The database is away, or does not understand it.
+    pub async fn change(&self, sql: &'static str) -> anyhow::Result<u64> {
+        let mut db = connect(self).await?;
+        Ok(on!(&mut db, connection => sqlx::query(sql).execute(connection).await?.rows_affected()))
+    }
+
+    /// The rows that a statement gives, all of whose columns are `bigint`s.
+    ///
+    /// # Errors
+    /// As [`App::change`], or another column.
+    pub async fn numbers(&self, sql: &'static str) -> anyhow::Result<Vec<Vec<i64>>> {
+        let mut db = connect(self).await?;
+        on!(&mut db, connection => {
+            let rows = sqlx::query(sql).fetch_all(connection).await?;
+            rows.iter().map(|row| (0..row.len()).map(|n| Ok(row.try_get(n)?)).collect()).collect()
+        })
+    }
+
     /// Waits until every task has ended, then adds to the history what rows and model know, and judges it.
     ///
     /// # Errors

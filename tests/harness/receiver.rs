@@ -4,7 +4,7 @@ use crate::{ScriptedUpstream, within};
 use anyhow::Context;
 use serde_json::Value;
 use standardwebhooks::Webhook;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// A receiver. Dropping it closes it.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Received {
     pub headers: reqwest::header::HeaderMap,
     /// The body, verbatim.
     pub body: Vec<u8>,
+    /// When it came, Unix seconds.
+    pub at: f64,
 }
 
 impl Receiver {
@@ -36,6 +38,15 @@ impl Receiver {
         Ok(Self(ScriptedUpstream::start(answers).await?))
     }
 
+    /// As [`Receiver::start`], at another of this machine's addresses.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn at(address: IpAddr, statuses: impl IntoIterator<Item = u16>) -> anyhow::Result<Self> {
+        let answers = statuses.into_iter().map(|status| Self::answer(status, ""));
+        Ok(Self(ScriptedUpstream::at(address, answers).await?))
+    }
+
     /// An answer of this status, with more header lines, each with its end.
     #[must_use]
     pub fn answer(status: u16, headers: &str) -> Vec<u8> {
@@ -49,15 +60,25 @@ impl Receiver {
         format!("{}/hook", self.0.url)
     }
 
+    /// Its port.
+    ///
+    /// # Errors
+    /// Never: it has one.
+    pub fn port(&self) -> anyhow::Result<u16> {
+        Ok(self.0.url.rsplit_once(':').context("a URL without a port")?.1.parse()?)
+    }
+
     /// What came so far.
     ///
     /// # Errors
     /// A head that is none.
     pub fn received(&self) -> anyhow::Result<Vec<Received>> {
         self.0
-            .heard()
+            .heard_at()
             .into_iter()
-            .map(|(head, body)| Ok(Received { headers: headers(&head)?, body }))
+            .map(|(head, body, at)| {
+                Ok(Received { headers: headers(&head)?, body, at: at.0 as f64 / 1_000.0 })
+            })
             .collect()
     }
 

@@ -4,9 +4,10 @@
 //! stands, and the connection is closed. `GET` (the list of models) is answered with 404 and not kept.
 
 use anyhow::Context;
+use shared::clock::UnixMs;
 use std::{
     collections::VecDeque,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
 #[derive(Debug, Default)]
 struct Script {
     answers: VecDeque<Vec<u8>>,
-    requests: Vec<(String, Vec<u8>)>,
+    requests: Vec<(String, Vec<u8>, UnixMs)>,
 }
 
 /// A scripted upstream. Dropping it closes it.
@@ -36,7 +37,15 @@ impl ScriptedUpstream {
     /// # Errors
     /// No port is free.
     pub async fn start(answers: impl IntoIterator<Item = Vec<u8>>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::at(Ipv4Addr::LOCALHOST.into(), answers).await
+    }
+
+    /// The same at another of this machine's addresses.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn at(address: IpAddr, answers: impl IntoIterator<Item = Vec<u8>>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let script =
             Arc::new(Mutex::new(Script { answers: answers.into_iter().collect(), requests: Vec::new() }));
@@ -64,6 +73,12 @@ impl ScriptedUpstream {
     /// Heads and bodies of the requests so far.
     #[must_use]
     pub fn heard(&self) -> Vec<(String, Vec<u8>)> {
+        self.heard_at().into_iter().map(|(head, body, _)| (head, body)).collect()
+    }
+
+    /// The same, with the moment when each had come.
+    #[must_use]
+    pub fn heard_at(&self) -> Vec<(String, Vec<u8>, UnixMs)> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 }
@@ -96,7 +111,7 @@ async fn answer(mut connection: TcpStream, script: &Mutex<Script>) -> anyhow::Re
     }
     let answer = {
         let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        script.requests.push((head, body));
+        script.requests.push((head, body, UnixMs::now()));
         let next = script.answers.pop_front().context("no answer is scripted")?;
         if script.answers.is_empty() {
             script.answers.push_back(next.clone());
