@@ -1,10 +1,13 @@
 //! What a test wishes of its app, and the start of it.
 
 use super::{App, Edges, Mode, edges::Ways, logs_folder};
-use crate::{Canaries, Postgres, Redis, SmallDisk, eventually, fresh_database, services};
+use crate::{Canaries, Names, Postgres, Redis, SmallDisk, eventually, fresh_database, services};
 use reqwest::Url;
 use simulator::{Behaviour, Simulator};
-use std::{path::Path, sync::Mutex};
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +22,7 @@ pub struct Builder {
     proxied: bool,
     small_disk: Option<u32>,
     objects: bool,
+    names: Option<PathBuf>,
     file: Option<String>,
     env: Vec<(String, String)>,
     canaries: Canaries,
@@ -35,6 +39,7 @@ impl Builder {
             proxied: false,
             small_disk: None,
             objects: false,
+            names: None,
             file: None,
             env: Vec::new(),
             canaries: Canaries::default(),
@@ -106,6 +111,12 @@ impl Builder {
             .env("LONGHAUL_SWEEP__PERIOD", "200ms")
     }
 
+    /// Its processes ask this server for names and no other. See [`can_mount`](crate::can_mount).
+    #[must_use]
+    pub fn names(self, names: &Names) -> Self {
+        Self { names: Some(names.resolv_conf()), ..self }
+    }
+
     /// Settings as a configuration file has them.
     #[must_use]
     pub fn file(self, toml: &str) -> Self {
@@ -174,6 +185,7 @@ impl Builder {
             database: services.database,
             postgres: services.postgres,
             disk: services.disk,
+            names: self.names,
             canaries: Mutex::new(self.canaries),
             ways,
             env: self.env,

@@ -12,7 +12,7 @@ pub use builder::Builder;
 pub use edges::{Edge, Edges};
 
 use crate::{
-    Canaries, Client, Postgres, Process, Redis, SmallDisk, eventually, free_address, process, program,
+    Canaries, Client, Postgres, Process, Redis, SmallDisk, eventually, free_address, names, process, program,
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -61,6 +61,7 @@ pub struct App {
     pub postgres: Option<Postgres>,
     /// Embedded: the disk that holds the data folder, if it is small: see [`Builder::small_disk`].
     pub disk: Option<SmallDisk>,
+    names: Option<PathBuf>,
     canaries: Mutex<Canaries>,
     ways: Ways,
     env: Vec<(String, String)>,
@@ -162,9 +163,17 @@ impl App {
             // A developer's own settings must not reach the programs under test.
             command.env_clear().envs(env).args(args).current_dir(self.folder.path());
         };
-        match &self.disk {
-            Some(disk) => disk.start(name, &program(binary)?, command, &self.logs),
-            None => Process::start(name, &program(binary)?, command, &self.logs),
+        let program = program(binary)?;
+        match (&self.disk, &self.names) {
+            (Some(disk), _) => disk.start(name, &program, command, &self.logs),
+            (None, Some(names)) => {
+                let viewing = |viewing: &mut Command| {
+                    viewing.args(names::view(names, &program));
+                    command(viewing);
+                };
+                Process::start(name, Path::new("unshare"), viewing, &self.logs)
+            }
+            (None, None) => Process::start(name, &program, command, &self.logs),
         }
     }
 

@@ -14,6 +14,7 @@ mod keys;
 mod limits;
 mod many;
 mod rates;
+mod rebinding;
 mod relay;
 mod slow;
 mod socket;
