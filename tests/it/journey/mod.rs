@@ -23,6 +23,7 @@ mod submit;
 mod tenants;
 mod tls;
 pub(crate) mod tokens;
+mod topics;
 mod webhooks;
 
 /// Makes three tests of each journey: `<journey>::embedded`, `<journey>::distributed`, `<journey>::apalis`.
