@@ -210,18 +210,17 @@ impl Story {
         matches!(last, Some("task.completed" | "task.failed" | "task.cancelled" | "task.expired"))
     }
 
-    /// The text that the deltas make together. What a snapshot or a reset takes back is forgotten.
+    /// The text that the deltas make together. A reset takes it back, a snapshot puts another one in its place.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let said =
+            |choice: &Value, part: &str| choice[part]["content"].as_str().unwrap_or_default().to_owned();
         for Heard { event, .. } in &self.heard {
             match event["type"].as_str() {
-                Some("task.output.delta") => {
-                    text.push_str(
-                        event["data"]["chunk"]["choices"][0]["delta"]["content"].as_str().unwrap_or_default(),
-                    );
-                }
-                Some("task.output.reset" | "task.snapshot") => text.clear(),
+                Some("task.output.delta") => text += &said(&event["data"]["chunk"]["choices"][0], "delta"),
+                Some("task.output.reset") => text.clear(),
+                Some("task.snapshot") => text = said(&event["data"]["output"]["choices"][0], "message"),
                 _ => {}
             }
         }

