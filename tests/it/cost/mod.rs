@@ -128,6 +128,37 @@ async fn many_tasks_share_statements_and_write_little() -> anyhow::Result<()> {
     .await
 }
 
+/// A log is kept for whoever may come: two commands a token inside of one script call for all that a worker gathers in 25 ms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_nobody_watches_costs_little() -> anyhow::Result<()> {
+    const STREAMS: usize = 10;
+    const TOKENS: usize = 100;
+    harness::journey(Mode::Distributed, async |_| {
+        let app = quiet().await?;
+        let redis = commands(&app).await?;
+        let sim = json!({"ttft_ms": 100, "itl_ms": 5, "tokens": TOKENS});
+        let mut ids = Vec::new();
+        for n in 0..STREAMS {
+            ids.push(app.client().ask(&format!("stream {n}"), sim.clone()).await?);
+        }
+        for id in &ids {
+            app.client().reaches(id, "completed").await?;
+        }
+        let more = commands(&app).await?;
+        let called = |name: &str| more.get(name).unwrap_or(&0.0) - redis.get(name).unwrap_or(&0.0);
+        let tokens = (STREAMS * TOKENS) as f64;
+        for name in ["xadd", "publish"] {
+            let each = called(name) / tokens;
+            assert!((1.0..1.3).contains(&each), "{each} {name} a token");
+        }
+        let scripts = called("evalsha") / STREAMS as f64;
+        assert!((3.0..40.0).contains(&scripts), "{scripts} script calls for an answer of 600 ms");
+        assert_eq!(called("subscribe"), 0.0, "nobody watches");
+        Ok(())
+    })
+    .await
+}
+
 /// Calls by command, those in scripts included.
 async fn commands(app: &App) -> anyhow::Result<BTreeMap<String, f64>> {
     let redis = app.redis.as_ref().context("a distributed app has a Redis")?;
