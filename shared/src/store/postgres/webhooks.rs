@@ -90,6 +90,7 @@ const ROTATE: &str = concat!(
 );
 
 /// From receiver to receiver along the index, of each the oldest: a long backlog of one hides nothing of the others.
+/// Whether an endpoint is disabled is asked for row by row: as a join the planner goes through all endpoints for every receiver.
 const CLAIM: &str = "with recursive targets as (
     (select target from webhook_deliveries where due_at is not null order by target limit 1)
     union all
@@ -97,8 +98,9 @@ const CLAIM: &str = "with recursive targets as (
     from targets t where t.target is not null
   ), picked as materialized (
     select d.id from targets t, lateral (
-      select d.id, d.due_at from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint
-      where d.target = t.target and d.due_at <= now_ms() and e.disabled_at is null
+      select d.id, d.due_at from webhook_deliveries d
+      where d.target = t.target and d.due_at <= now_ms()
+        and (select e.disabled_at is null from webhook_endpoints e where e.id = d.endpoint)
       order by d.due_at limit $2 for update of d skip locked) d
     where t.target <> all($3) order by d.due_at limit $1
   ), taken as (
