@@ -157,6 +157,11 @@ async fn a_topic_that_is_followed_anew_starts_at_its_cursor(mode: Mode) -> anyho
     assert_eq!(seqs, [last - 2, last - 1, last], "nothing of the first one comes after the second began");
     watch.send(&json!({"type": "ping", "id": "c"})).await?;
     assert_eq!(watch.next().await?["type"], "pong", "and nothing after its end");
+    watch.send(&json!({"type": "subscribe", "id": "d", "topics": [topic]})).await?;
+    watch.send(&json!({"type": "unsubscribe", "id": "e", "topics": [topic]})).await?;
+    while watch.next().await?["id"] != "e" {}
+    watch.send(&json!({"type": "ping", "id": "f"})).await?;
+    assert_eq!(watch.next().await?["id"], "f", "nor after it was left");
     Ok(())
 }
 
