@@ -77,6 +77,13 @@ mod tests {
         for good in [None, Some("https://app.example.com"), Some("http://models.example.com:8080")] {
             assert!(may(good), "{good:?}");
         }
+        let local = |host: &'static str, origin: &'static str| {
+            let headers = [(header::HOST, host), (header::ORIGIN, origin)];
+            let headers = headers.map(|(name, text)| (name, HeaderValue::from_static(text)));
+            may_open(&api, &headers.into_iter().collect())
+        };
+        assert!(local("127.0.0.1:8080", "http://localhost:3000"), "both are this machine");
+        assert!(!local("127.0.0.1:8080", "http://localhost.example.com"), "only its name begins so");
         for bad in [
             "https://evil.example.com",
             "http://models.example.com",
