@@ -1,10 +1,11 @@
 //! Group commit: many callers, one round trip. Submits and finishes commit through it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 use tokio::{
-    sync::{Mutex, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep_until},
 };
 
 /// How a batcher gathers.
@@ -16,7 +17,7 @@ pub struct Gather {
     /// commit, short enough for one that hangs. An idle batcher flushes at once.
     pub linger: Duration,
     /// Flushes under way at once, when each is full or the one before it hangs.
-    pub lanes: usize,
+    pub flushes_max: usize,
     /// Items waiting before callers wait too.
     pub backlog_max: usize,
     /// Whether an item is flushed although its caller left before the flush began.
@@ -28,22 +29,22 @@ impl Default for Gather {
         Self {
             items_max: 128,
             linger: Duration::from_millis(10),
-            lanes: 4,
+            flushes_max: 4,
             backlog_max: 4096,
             heirless: true,
         }
     }
 }
 
-/// The batcher has been shut down, or a flush was lost with its task.
+/// The batcher has been shut down, or a flush has panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("shutting down")]
 pub struct Closed;
 
 /// Gathers items of type `T` and answers each with an `R`. Cheap to clone; when the last clone is gone, what is gathered is
-/// flushed and the lanes end.
+/// flushed and the batcher ends.
 pub struct Batcher<T, R> {
-    sender: mpsc::Sender<(T, oneshot::Sender<R>)>,
+    sender: mpsc::Sender<Item<T, R>>,
 }
 
 impl<T, R> Clone for Batcher<T, R> {
@@ -53,19 +54,15 @@ impl<T, R> Clone for Batcher<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
-    /// `flush` gets 1 to `items_max` items and gives one answer per item, in order. Its lanes run on `tasks`, so that the
-    /// owner can wait for the last flush.
+    /// `flush` gets 1 to `items_max` items and gives one answer per item, in order. All of them run in one task on `tasks`: an item
+    /// that comes alone goes from its caller's hands straight into its flush, and the owner can wait for the last one.
     pub fn start<F, Fut>(tasks: &mut JoinSet<()>, gather: Gather, flush: F) -> Self
     where
-        F: Fn(Vec<T>) -> Fut + Clone + Send + 'static,
+        F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<R>> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(gather.backlog_max);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let flushing = Flushing(Arc::new(watch::Sender::new(0)));
-        for _ in 0..gather.lanes.max(1) {
-            tasks.spawn(lane(receiver.clone(), flushing.clone(), gather, flush.clone()));
-        }
+        tasks.spawn(run(receiver, gather, flush));
         Self { sender }
     }
 
@@ -84,76 +81,159 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     }
 }
 
-type Waiting<T, R> = Arc<Mutex<mpsc::Receiver<(T, oneshot::Sender<R>)>>>;
+type Item<T, R> = (T, oneshot::Sender<R>);
 
-/// The number of flushes under way.
-#[derive(Clone)]
-struct Flushing(Arc<watch::Sender<usize>>);
-
-impl Flushing {
-    /// Counts a flush until the guard is dropped, even by a panic.
-    fn begin(&self) -> impl Drop {
-        struct Guard(Flushing);
-
-        impl Drop for Guard {
-            fn drop(&mut self) {
-                self.0.0.send_modify(|count| *count -= 1);
-            }
-        }
-
-        self.0.send_modify(|count| *count += 1);
-        Guard(self.clone())
-    }
-
-    /// Waits until none is.
-    async fn none(&self) {
-        // The sender is part of self: the channel is open.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-async fn lane<T, R, F, Fut>(waiting: Waiting<T, R>, flushing: Flushing, gather: Gather, flush: F)
+async fn run<T, R, F, Fut>(mut receiver: mpsc::Receiver<Item<T, R>>, gather: Gather, flush: F)
 where
     F: Fn(Vec<T>) -> Fut,
     Fut: Future<Output = Vec<R>>,
 {
+    let mut flushes = FuturesUnordered::new();
+    let mut gathered = Vec::new();
+    let (mut ripe_at, mut open) = (Instant::now(), true);
     loop {
-        let mut gathered = Vec::new();
-        let under_way = {
-            // The lane that holds the lock gathers; the others flush or wait for their turn.
-            let mut receiver = waiting.lock().await;
-            if receiver.recv_many(&mut gathered, gather.items_max).await == 0 {
-                return;
-            }
-            // While a commit is under way, a little patience makes the next one worth more.
-            let more = async {
-                loop {
-                    let room = gather.items_max - gathered.len();
-                    if room == 0 || receiver.recv_many(&mut gathered, room).await == 0 {
-                        return;
-                    }
-                }
-            };
-            tokio::select! {
-                biased;
-                () = flushing.none() => {}
-                () = more => {}
-                () = sleep(gather.linger) => {}
-            }
-            flushing.begin()
-        };
-        if !gather.heirless {
-            gathered.retain(|(_, answer)| !answer.is_closed());
-        }
-        if gathered.is_empty() {
+        let room = gather.items_max.saturating_sub(gathered.len());
+        // While a flush is under way, a little patience makes the next one worth more.
+        let is_ripe = flushes.is_empty() || room == 0 || !open || Instant::now() >= ripe_at;
+        let may_flush = !gathered.is_empty() && flushes.len() < gather.flushes_max.max(1);
+        if may_flush && is_ripe {
+            let items = std::mem::take(&mut gathered);
+            // The panic itself has been told by the panic hook; its callers see a closed batcher.
+            flushes.push(AssertUnwindSafe(flush_one(items, gather.heirless, &flush)).catch_unwind());
             continue;
         }
-        let (items, answers): (Vec<T>, Vec<_>) = gathered.into_iter().unzip();
-        let given = flush(items).await;
-        drop(under_way);
-        for (answer, reply) in given.into_iter().zip(answers) {
-            // A caller that has left needs no answer.
-            let _ = reply.send(answer);
+        let was_empty = gathered.is_empty();
+        tokio::select! {
+            biased;
+            Some(_) = flushes.next() => {}
+            count = receiver.recv_many(&mut gathered, room), if open && room > 0 => {
+                open = count > 0;
+                if was_empty {
+                    ripe_at = Instant::now() + gather.linger;
+                }
+            }
+            () = sleep_until(ripe_at), if may_flush && !is_ripe => {}
+            else => return,
+        }
+    }
+}
+
+async fn flush_one<T, R, Fut>(gathered: Vec<Item<T, R>>, heirless: bool, flush: &impl Fn(Vec<T>) -> Fut)
+where
+    Fut: Future<Output = Vec<R>>,
+{
+    let wanted = gathered.into_iter().filter(|(_, answer)| heirless || !answer.is_closed());
+    let (items, answers): (Vec<T>, Vec<_>) = wanted.unzip();
+    if items.is_empty() {
+        return;
+    }
+    for (answer, reply) in flush(items).await.into_iter().zip(answers) {
+        // A caller that has left needs no answer.
+        let _ = reply.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
+
+    type Gated = (JoinSet<()>, Batcher<u32, u32>, Arc<Semaphore>, UnboundedReceiver<Vec<u32>>);
+
+    /// A batcher whose flushes tell what they got and wait for a permit, or panic at a zero.
+    fn gated(gather: Gather) -> Gated {
+        let (mut tasks, gate) = (JoinSet::new(), Arc::new(Semaphore::new(0)));
+        let (told, begun) = mpsc::unbounded_channel();
+        let wait = gate.clone();
+        let batcher = Batcher::start(&mut tasks, gather, move |items: Vec<u32>| {
+            let (wait, told) = (wait.clone(), told.clone());
+            async move {
+                told.send(items.clone()).unwrap();
+                assert!(!items.contains(&0), "a flush that panics");
+                wait.acquire().await.unwrap().forget();
+                items.iter().map(|item| item * 10).collect()
+            }
+        });
+        (tasks, batcher, gate, begun)
+    }
+
+    /// Calls of their own tasks, in this order; their answers are the tasks'.
+    fn call(callers: &mut JoinSet<Result<u32, Closed>>, batcher: &Batcher<u32, u32>, items: &[u32]) {
+        for &item in items {
+            let batcher = batcher.clone();
+            callers.spawn(async move { batcher.call(item).await });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_flush_goes_together_with_the_next() {
+        let (_tasks, batcher, gate, mut begun) = gated(Gather::default());
+        let mut callers = JoinSet::new();
+        call(&mut callers, &batcher, &[1]);
+        assert_eq!(begun.recv().await, Some(vec![1]), "alone, and at once");
+        call(&mut callers, &batcher, &[2, 3]);
+        tokio::task::yield_now().await;
+        gate.add_permits(1);
+        assert_eq!(begun.recv().await, Some(vec![2, 3]));
+        gate.add_permits(1);
+        let mut answers = callers.join_all().await;
+        answers.sort_by_key(|answer| answer.unwrap_or(0));
+        assert_eq!(answers, [Ok(10), Ok(20), Ok(30)]);
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_hangs_is_not_waited_for_for_long() {
+        let gather = Gather { items_max: 2, flushes_max: 3, ..Gather::default() };
+        let (_tasks, batcher, _gate, mut begun) = gated(gather);
+        let mut callers = JoinSet::new();
+        call(&mut callers, &batcher, &[1]);
+        assert_eq!(begun.recv().await, Some(vec![1]));
+        let since = Instant::now();
+        for item in [2, 3] {
+            call(&mut callers, &batcher, &[item]);
+            assert_eq!(begun.recv().await, Some(vec![item]));
+        }
+        assert!(since.elapsed() >= 2 * gather.linger);
+        call(&mut callers, &batcher, &[4]);
+        tokio::time::sleep(5 * gather.linger).await;
+        assert!(begun.try_recv().is_err(), "three at once, and no more");
+    }
+
+    #[tokio::test]
+    async fn a_full_one_waits_for_nothing() {
+        let gather = Gather { items_max: 2, linger: Duration::from_secs(3_600), ..Gather::default() };
+        let (_tasks, batcher, _gate, mut begun) = gated(gather);
+        let mut callers = JoinSet::new();
+        call(&mut callers, &batcher, &[1]);
+        assert_eq!(begun.recv().await, Some(vec![1]));
+        call(&mut callers, &batcher, &[2, 3]);
+        assert_eq!(begun.recv().await, Some(vec![2, 3]));
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_own_callers_alone() {
+        let (_tasks, batcher, gate, _begun) = gated(Gather::default());
+        gate.add_permits(1);
+        assert_eq!(batcher.call(0).await, Err(Closed));
+        assert_eq!(batcher.call(1).await, Ok(10));
+    }
+
+    #[tokio::test]
+    async fn who_left_is_flushed_only_by_a_batcher_that_owes_it() {
+        for heirless in [false, true] {
+            let (mut tasks, batcher, gate, mut begun) = gated(Gather { heirless, ..Gather::default() });
+            let (mut stays, mut leaves) = (JoinSet::new(), JoinSet::new());
+            call(&mut stays, &batcher, &[1]);
+            assert_eq!(begun.recv().await, Some(vec![1]));
+            call(&mut leaves, &batcher, &[2]);
+            tokio::task::yield_now().await;
+            leaves.shutdown().await;
+            gate.add_permits(2);
+            assert_eq!(stays.join_all().await, [Ok(10)]);
+            drop(batcher);
+            tasks.join_next().await;
+            assert_eq!(begun.recv().await, heirless.then(|| vec![2]), "the last ones are flushed at the end");
         }
     }
 }
