@@ -31,13 +31,14 @@ local function append(log)
   end
   seq = math.max(seq, floor - 1)
 
-  local keeps, ended = tip or start, false
+  -- Tokens come often and renew nothing: a log that is lost in a very long run begins anew.
+  local keeps, ended, renews = tip or start, false, not tip
   for i = 1, #events, 2 do
     local flag, body = events[i], events[i + 1]
     if not (flag == 's' and has_started) then
       seq = seq + 1
       local digits = string.format('%.0f', seq)
-      ended = flag == 't'
+      ended, renews = flag == 't', renews or flag ~= 'o'
       if ended then sealed = seq end
       if keeps then
         redis.call('XADD', log, 'MAXLEN', '=', entries_max, digits .. '-1', 'a', attempt, 's', sealed, 'e', body)
@@ -49,7 +50,7 @@ local function append(log)
       end
     end
   end
-  if keeps then redis.call('PEXPIRE', log, ended and keep_finished or keep_running) end
+  if keeps and renews then redis.call('PEXPIRE', log, ended and keep_finished or keep_running) end
   return { seq, keeps and 1 or 0 }
 end
 

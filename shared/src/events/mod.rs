@@ -33,7 +33,7 @@ const EVENTS_MAX: usize = 10_000;
 /// Events after which a long log has a `task.snapshot`: what is kept of it always holds one.
 pub const SNAPSHOT_EVERY: usize = EVENTS_MAX / 2;
 
-/// Time a log is kept after its last event, while the run goes on.
+/// Time a log is kept at least after its last event that is no token, while the run goes on.
 const KEEP_RUNNING: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The transport is away; watchers find the row's state by themselves within a second.

@@ -10,13 +10,14 @@ local function enter(index)
   local lane = { ready = KEYS[2 * index + 1], tags = KEYS[2 * index + 2], now = {}, next = {} }
   local depth = redis.call('ZCARD', lane.ready)
   -- An empty lane has no history. Nor has one that saw more projects than two windows: their fairness starts anew.
-  if depth == 0 or redis.call('HLEN', lane.tags) > 2 * window + 200 then redis.call('DEL', lane.tags) end
-  lane.room = window - depth
+  lane.room, lane.empty = window - depth, depth == 0
+  if lane.empty or redis.call('HLEN', lane.tags) > 2 * window + 200 then redis.call('DEL', lane.tags) end
   return lane
 end
 
 -- The level's virtual time: that of the last id popped, or of the oldest that waits if that is later.
 local function clock(lane, level, base)
+  if lane.empty then return 0 end
   local now = tonumber(redis.call('HGET', lane.tags, level) or 0)
   local head = redis.call('ZRANGEBYSCORE', lane.ready, base, base + SPAN - 1, 'WITHSCORES', 'LIMIT', 0, 1)
   return head[2] and math.max(now, tonumber(head[2]) - base) or now
@@ -38,7 +39,8 @@ for i = 2, #ARGV do
     if orphan then
       tag = lane.now[level]
     elseif not tag then
-      tag = math.max(lane.now[level], tonumber(redis.call('HGET', lane.tags, who) or 0))
+      local kept = not lane.empty and redis.call('HGET', lane.tags, who)
+      tag = math.max(lane.now[level], tonumber(kept or 0))
     end
     if redis.call('ZADD', lane.ready, orphan and 'LT' or 'NX', base + tag, string.sub(bell, 19, 34)) == 1 then
       if not orphan then lane.next[who] = tag + 1 end

@@ -176,7 +176,9 @@ macro_rules! fresh {
 }
 pub(super) use fresh;
 
-const INSERT: &str = concat!(
+const INSERT: &str = concat!("with ", fresh!("true"), "select * from fresh");
+
+const INSERT_KEYED: &str = concat!(
     "with won as (
        insert into idempotency (project, key, fingerprint, task, expires_at)
        select project, key, fingerprint, id, (select now_ms()) + $30
@@ -194,10 +196,14 @@ const INSERT: &str = concat!(
 async fn insert(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<HashMap<TaskId, Born>> {
     let key = |task: &&'_ NewTask| task.idempotency.as_ref().map(|key| key.key.clone());
     let print = |task: &&'_ NewTask| task.idempotency.as_ref().map(|key| key.fingerprint.to_vec());
-    let query = bind(sqlx::query(INSERT), inputs)
-        .bind(inputs.iter().map(key).collect::<Vec<_>>())
-        .bind(inputs.iter().map(print).collect::<Vec<_>>())
-        .bind(ms(KEY_TTL));
+    let query = match inputs.iter().any(|task| task.idempotency.is_some()) {
+        true => bind(sqlx::query(INSERT_KEYED), inputs)
+            .bind(inputs.iter().map(key).collect::<Vec<_>>())
+            .bind(inputs.iter().map(print).collect::<Vec<_>>())
+            .bind(ms(KEY_TTL)),
+        // To open the table of keys for nothing would be a tenth of the work.
+        false => bind(sqlx::query(INSERT), inputs),
+    };
     let rows = query.fetch_all(&mut *db).await?;
     let born = |row| {
         let born = Born {
