@@ -12,6 +12,7 @@ use shared::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
+    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -61,11 +62,14 @@ pub(crate) async fn pump(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
             }
             // The incarnation may change while the pump waits for a slot: it is looked up last.
             let slots = free_slots(&ctx).await;
-            let _reserved = ctx.reserve(slots.num_permits());
+            let reserved = ctx.reserve(slots.num_permits());
             let Ok(id) = worker.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
             let claimed = next(&ctx, id, slots.num_permits(), &mut outage).await;
             hand_over(&ctx, claimed, slots, &hand, None);
+            drop(reserved);
+            // Their calls go out before the next ids are asked for.
+            yield_now().await;
         }
     };
     // Dropped at any point nothing is lost: popped ids come again with the sweep, a claim without an owner is released.
@@ -217,7 +221,9 @@ pub(crate) fn hand_over(
     hand: &mpsc::Sender<Lease>,
     trial: Option<Arc<str>>,
 ) {
-    let started: Vec<Change> = claimed.iter().map(|(claimed, ..)| started(claimed)).collect();
+    let is_any = !claimed.is_empty();
+    // First, so that what was woken last, which is what runs next, is an attempt.
+    ctx.herald.changed(claimed.iter().map(|(claimed, ..)| started(claimed)).collect());
     for (claimed, hold, stop) in claimed {
         // More than asked for would be a store's mistake: what has no slot is dropped here and released by the heartbeat.
         let Some(slot) = slots.split(1).or_else(|| ctx.slots.clone().try_acquire_owned().ok()) else {
@@ -231,10 +237,9 @@ pub(crate) fn hand_over(
         }
     }
     drop(slots);
-    if !started.is_empty() {
+    if is_any {
         failpoint::pass(Point::ClaimHanded);
     }
-    ctx.herald.changed(started);
 }
 
 /// The change that a claim is.

@@ -127,39 +127,58 @@ pub(crate) fn slots(config: &Config) -> usize {
     (config.worker.slots as usize).clamp(1, Semaphore::MAX_PERMITS)
 }
 
-/// The event logs, with appends of all attempts gathered.
+/// The event logs. Appends of several attempts at the same time are gathered; one that comes alone goes its way at once.
 #[derive(Clone)]
 pub(crate) struct Shout {
     pub(crate) events: Arc<dyn Events>,
-    appends: Batcher<Append, Option<Appended>>,
+    gathered: Batcher<Append, Option<Appended>>,
+    under_way: Arc<AtomicUsize>,
 }
 
 impl Shout {
     pub(crate) fn start(tasks: &mut JoinSet<()>, events: Arc<dyn Events>) -> Self {
         let to = events.clone();
-        let appends = Batcher::start(tasks, Gather::default(), move |appends: Vec<Append>| {
+        let gathered = Batcher::start(tasks, Gather::default(), move |appends: Vec<Append>| {
             let to = to.clone();
-            async move {
-                match timeout(SHOUT_PATIENCE, to.append(&appends)).await {
-                    Ok(Ok(told)) => told.into_iter().map(Some).collect(),
-                    failed => {
-                        let error = failed.ok().and_then(Result::err);
-                        tracing::warn!(
-                            ?error,
-                            attempts = appends.len(),
-                            "watchers of running tasks are told later"
-                        );
-                        vec![None; appends.len()]
-                    }
-                }
-            }
+            async move { append(&*to, &appends).await }
         });
-        Self { events, appends }
+        Self { events, gathered, under_way: Arc::default() }
     }
 
     /// Appends; `None` if it is not known to have been told.
-    pub(crate) async fn append(&self, append: Append) -> Option<Appended> {
-        self.appends.call(append).await.ok().flatten()
+    ///
+    /// # Cancel safety
+    /// After dropping the future nobody knows whether it was told.
+    pub(crate) async fn append(&self, one: Append) -> Option<Appended> {
+        let (others, _under_way) = count(&self.under_way);
+        match others {
+            0 => append(&*self.events, &[one]).await.pop().flatten(),
+            _ => self.gathered.call(one).await.ok().flatten(),
+        }
+    }
+}
+
+/// Counts one more until the guard is dropped; how many there were before.
+fn count(under_way: &AtomicUsize) -> (usize, impl Drop) {
+    struct Counted<'a>(&'a AtomicUsize);
+
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    (under_way.fetch_add(1, Ordering::Relaxed), Counted(under_way))
+}
+
+async fn append(events: &dyn Events, appends: &[Append]) -> Vec<Option<Appended>> {
+    match timeout(SHOUT_PATIENCE, events.append(appends)).await {
+        Ok(Ok(told)) => told.into_iter().map(Some).collect(),
+        failed => {
+            let error = failed.ok().and_then(Result::err);
+            tracing::warn!(?error, attempts = appends.len(), "watchers of running tasks are told later");
+            vec![None; appends.len()]
+        }
     }
 }
 
