@@ -90,6 +90,8 @@ async fn idle(running: &Running, turns: usize) -> anyhow::Result<Times> {
             let ms = caller.first(way).await?;
             times[way as usize].extend((turn >= 10).then_some(ms));
             sleep(REST).await;
+            // Timers tick in milliseconds, here and in the model: without this, each way would meet the model's tick at a moment of its own.
+            std::thread::sleep(Duration::from_micros(fastrand::u64(0..1_000)));
         }
     }
     Ok(times)
