@@ -19,7 +19,8 @@ pub use served::{Cap, Capped, Open, Pause, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
 pub use webhooks::{
-    DeliveryClaim, DeliveryQuery, ENDPOINTS_MAX, EndpointChange, FAILING_MAX, NewEndpoint, Settle, Webhooks,
+    DeliveryClaim, DeliveryQuery, ENDPOINTS_MAX, EndpointChange, FAILING_MAX, NewEndpoint, Receivers, Settle,
+    Webhooks,
 };
 
 use crate::{

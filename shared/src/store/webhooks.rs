@@ -53,6 +53,25 @@ pub struct DeliveryQuery {
     pub limit: u32,
 }
 
+/// Receivers by their `target`.
+#[derive(Debug, Clone)]
+pub enum Receivers {
+    /// All but these.
+    AllBut(Vec<Uuid>),
+    /// These.
+    Only(Vec<Uuid>),
+}
+
+impl Receivers {
+    /// Those that are named, and whether they are meant.
+    pub(super) fn named(&self) -> (&[Uuid], bool) {
+        match self {
+            Self::AllBut(named) => (named, false),
+            Self::Only(named) => (named, true),
+        }
+    }
+}
+
 /// What a claim of deliveries must heed.
 #[derive(Debug, Clone)]
 pub struct DeliveryClaim {
@@ -60,8 +79,8 @@ pub struct DeliveryClaim {
     pub limit: u32,
     /// Deliveries of one receiver.
     pub per_target: u32,
-    /// Receivers that have enough to do.
-    pub except: Vec<Uuid>,
+    /// Of which receivers.
+    pub receivers: Receivers,
     /// Time after which a delivery that was not settled is due again.
     pub lease: Duration,
 }

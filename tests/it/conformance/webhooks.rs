@@ -3,8 +3,8 @@
 use super::samples::{LONG, accept, beside, claim, completed, finish, new_batch, new_task, new_worker};
 use shared::{
     store::{
-        DeliveryClaim, DeliveryQuery, ENDPOINTS_MAX, EndpointChange, NewEndpoint, Registry, Settle, Store,
-        Webhooks,
+        DeliveryClaim, DeliveryQuery, ENDPOINTS_MAX, EndpointChange, NewEndpoint, Receivers, Registry,
+        Settle, Store, Webhooks,
     },
     task::{EndpointId, NewTask, ProjectId},
     webhook::{Attempt, Delivery, DeliveryState, Due, Endpoint, EventType, OwnWebhook, SigningSecret},
@@ -61,7 +61,7 @@ async fn end<S: Store>(store: &S, task: &NewTask) {
 }
 
 fn of_all() -> DeliveryClaim {
-    DeliveryClaim { limit: 1_000, per_target: 1_000, except: Vec::new(), lease: LONG }
+    DeliveryClaim { limit: 1_000, per_target: 1_000, receivers: Receivers::AllBut(Vec::new()), lease: LONG }
 }
 
 /// What is due of one project: others' rows may be there as well, and are claimed with them.
@@ -248,11 +248,14 @@ async fn a_long_backlog_of_one_hides_no_other<S: Store + Registry + Webhooks>(st
         ended(store, slow).await;
     }
     ended(store, quick).await;
+    let only = DeliveryClaim { receivers: Receivers::Only(vec![busy.id.0]), per_target: 1, ..of_all() };
+    let claimed = store.claim_deliveries(&only).await.expect("claim");
+    assert_eq!(claimed.iter().map(|due| due.target).collect::<Vec<_>>(), [busy.id.0], "nobody else");
     let few = DeliveryClaim { per_target: 2, ..of_all() };
     let claimed = store.claim_deliveries(&few).await.expect("claim");
     let of = |project| claimed.iter().filter(|due| due.project == project).count();
     assert_eq!((of(slow), of(quick)), (2, 1));
-    let except = DeliveryClaim { except: vec![busy.id.0], ..of_all() };
+    let except = DeliveryClaim { receivers: Receivers::AllBut(vec![busy.id.0]), ..of_all() };
     assert!(due(store, slow, &except).await.is_empty());
     let most = DeliveryClaim { limit: 3, ..of_all() };
     assert!(store.claim_deliveries(&most).await.expect("claim").len() <= 3);

@@ -190,6 +190,35 @@ async fn everyone_knows(healthy: &[Healthy], tasks: usize) -> anyhow::Result<()>
     Ok(())
 }
 
+/// More receivers hang, each with a backlog, than there are requests at a time: the living are told within moments.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_hang_delay_no_living() -> anyhow::Result<()> {
+    harness::journey(Mode::Embedded, async |mode| {
+        let network = ("LONGHAUL_WEBHOOKS__PRIVATE_NETWORKS", "127.0.0.0/8");
+        let app = App::with(mode).quick().env(network.0, network.1).start().await?;
+        let (client, mut hanging) = (app.client().clone(), Vec::new());
+        for _ in 0..40 {
+            let hangs = TcpListener::bind("127.0.0.1:0")?;
+            endpoint(&client, &format!("http://{}/", hangs.local_addr()?)).await?;
+            hanging.push(hangs);
+        }
+        let receiver = Receiver::start([200]).await?;
+        let secret = endpoint(&client, &receiver.url()).await?;
+        let healthy = [Healthy { receiver, secret, project: 0 }];
+        submit(&[client], 20).await?;
+        everyone_knows(&healthy, 20).await?;
+        let late = healthy[0].ends()?.into_values().fold(0.0, f64::max);
+        // The first time they hang costs a second or two; a request that hangs has 15.
+        assert!(late <= 8.0, "the last one came after {late:.2} s");
+        report(
+            "29",
+            "webhooks beside many that hang",
+            &json!({"mode": mode.name(), "hanging": hanging.len(), "deliveries to them": 20 * hanging.len(), "living, s": {"max": late}}),
+        )
+    })
+    .await
+}
+
 /// A worker that dies between a webhook and its note: the receiver is told again, with the same id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_sent_again_with_the_same_id() -> anyhow::Result<()> {

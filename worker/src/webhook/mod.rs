@@ -1,17 +1,23 @@
 //! Sends what the ends of tasks and batches have left in the outbox: claims what is due, signs, sends, and writes down what became of it.
 //!
 //! At least once: what was sent and not written down is due again when its claim runs out, with the same id. A receiver has a share of
-//! the requests that are under way and no more, so that one that hangs keeps none of the others waiting.
+//! the requests that are under way and no more, and those that hang are counted apart ([`room`]): they keep none of the others waiting.
 
 mod body;
+mod room;
 
 use crate::context::{Context, STORE_PATIENCE};
+use room::{Room, Share, Shown};
 use shared::{
     failpoint::{self, Point},
     store::{self, DeliveryClaim, Settle},
     webhook::{self, Attempt, Due, Guard, Message, Sender},
 };
-use std::{collections::HashMap, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{
+    panic::resume_unwind,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{error::Elapsed, sleep, timeout},
@@ -19,10 +25,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Requests under way, of one worker.
-const MOST: usize = 256;
-/// Deliveries of one receiver that one claim takes; more are claimed when half of them are through.
-const PER_TARGET: usize = 8;
 /// Time after which a claim has run out: an attempt takes 15 s at most.
 const LEASE: Duration = Duration::from_secs(60);
 /// Time between two looks while nothing is due.
@@ -40,7 +42,7 @@ pub(crate) async fn keep(ctx: Arc<Context>, stop: CancellationToken) {
         }
     };
     let mut post =
-        Post { ctx, sender, under_way: JoinSet::new(), busy: HashMap::new(), away: false, needed: false };
+        Post { ctx, sender, under_way: JoinSet::new(), room: Room::default(), away: false, needed: false };
     while !stop.is_cancelled() {
         let pause = match post.is_needed().await {
             true if post.claim().await => Duration::ZERO,
@@ -65,13 +67,20 @@ pub(crate) async fn keep(ctx: Arc<Context>, stop: CancellationToken) {
     let _ = timeout(GRACE, rest).await;
 }
 
+/// A request that is over.
+struct Ended {
+    target: Uuid,
+    shown: Shown,
+    at: Instant,
+    /// What is to be written down.
+    settle: Settle,
+}
+
 struct Post {
     ctx: Arc<Context>,
     sender: Sender,
-    /// Each gives the receiver that it was for, and what is to be written down.
-    under_way: JoinSet<(Uuid, Settle)>,
-    /// Requests under way by receiver.
-    busy: HashMap<Uuid, usize>,
+    under_way: JoinSet<Ended>,
+    room: Room,
     away: bool,
     /// Somebody has an endpoint, or had one: until then nothing is claimed.
     needed: bool,
@@ -107,41 +116,44 @@ impl Post {
 
     /// Starts what is due. Whether there was anything.
     async fn claim(&mut self) -> bool {
-        let room = MOST - self.under_way.len();
-        if room == 0 {
+        let found = self.start(self.room.for_the_living(Instant::now())).await;
+        match self.room.for_the_failed(Instant::now()) {
+            Some(share) => self.start(share).await || found,
+            None => found,
+        }
+    }
+
+    async fn start(&mut self, share: Share) -> bool {
+        if share.limit == 0 {
             return false;
         }
-        let full = self.busy.iter().filter(|(_, count)| **count > PER_TARGET / 2);
         let claim = DeliveryClaim {
-            limit: room as u32,
-            per_target: PER_TARGET as u32,
-            except: full.map(|(target, _)| *target).collect(),
+            limit: share.limit as u32,
+            per_target: share.per_target as u32,
+            receivers: share.receivers,
             lease: LEASE,
         };
         let look = timeout(STORE_PATIENCE, self.ctx.backends.webhooks.claim_deliveries(&claim)).await;
         let Some(due) = self.answered(look) else { return false };
         let found = !due.is_empty();
         for due in due {
-            *self.busy.entry(due.target).or_default() += 1;
+            self.room.begin(due.target, Instant::now());
             let (ctx, sender) = (self.ctx.clone(), self.sender.clone());
-            self.under_way.spawn(async move { (due.target, attempt(&ctx, &sender, due).await) });
+            self.under_way.spawn(async move { attempt(&ctx, &sender, due).await });
         }
         found
     }
 
     /// Writes down what became of this request, and of all others that are through.
-    async fn settle(&mut self, first: Result<(Uuid, Settle), JoinError>) {
+    async fn settle(&mut self, first: Result<Ended, JoinError>) {
         let mut ended = vec![first];
         ended.extend(std::iter::from_fn(|| self.under_way.try_join_next()));
         let mut settled = Vec::new();
         for ended in ended {
-            let (target, settle) = ended.unwrap_or_else(|broken| resume_unwind(broken.into_panic()));
-            settled.push(settle);
-            if let Some(count) = self.busy.get_mut(&target) {
-                *count -= 1;
-            }
+            let ended = ended.unwrap_or_else(|broken| resume_unwind(broken.into_panic()));
+            self.room.end(ended.target, ended.shown, ended.at);
+            settled.push(ended.settle);
         }
-        self.busy.retain(|_, count| *count > 0);
         failpoint::pass(Point::WebhookSent);
         let written = timeout(STORE_PATIENCE, self.ctx.backends.webhooks.settle_deliveries(&settled)).await;
         if let Err(error) = written.unwrap_or_else(|_| Err(store::Error::silent())) {
@@ -155,12 +167,20 @@ impl Post {
     }
 }
 
-async fn attempt(ctx: &Context, sender: &Sender, due: Due) -> Settle {
+async fn attempt(ctx: &Context, sender: &Sender, due: Due) -> Ended {
     let id = due.id.to_string();
-    let outcome = match body::of(ctx, &due).await {
-        Ok(body) => sender.send(Message { url: &due.url, id: &id, body: &body }, &due.secrets).await,
-        Err(error) => Attempt::Failed { status: None, error: error.to_string(), retry_after: None },
+    let (outcome, shown) = match body::of(ctx, &due).await {
+        Ok(body) => {
+            let outcome = sender.send(Message { url: &due.url, id: &id, body: &body }, &due.secrets).await;
+            let is_silent = matches!(outcome, Attempt::Failed { status: None, .. });
+            (outcome, if is_silent { Shown::Fails } else { Shown::Answers })
+        }
+        Err(error) => {
+            let error = error.to_string();
+            (Attempt::Failed { status: None, error, retry_after: None }, Shown::Nothing)
+        }
     };
+    let at = Instant::now();
     let (told, again) = match &outcome {
         Attempt::Taken { .. } => ("delivered", None),
         Attempt::Gone => ("gone", None),
@@ -172,5 +192,6 @@ async fn attempt(ctx: &Context, sender: &Sender, due: Due) -> Settle {
         }
     };
     metrics::counter!("longhaul_webhook_attempts_total", "outcome" => told).increment(1);
-    Settle { id: due.id, attempt: due.attempt, outcome, again }
+    let settle = Settle { id: due.id, attempt: due.attempt, outcome, again };
+    Ended { target: due.target, shown, at, settle }
 }

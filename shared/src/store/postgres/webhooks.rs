@@ -102,7 +102,7 @@ const CLAIM: &str = "with recursive targets as (
       where d.target = t.target and d.due_at <= now_ms()
         and (select e.disabled_at is null from webhook_endpoints e where e.id = d.endpoint)
       order by d.due_at limit $2 for update of d skip locked) d
-    where t.target <> all($3) order by d.due_at limit $1
+    where (t.target = any($3)) = $5 order by d.due_at limit $1
   ), taken as (
     update webhook_deliveries d set attempts = d.attempts + 1, due_at = now_ms() + $4
     from picked where d.id = picked.id returning d.*
@@ -260,8 +260,9 @@ impl Webhooks for PostgresStore {
     }
 
     async fn claim_deliveries(&self, claim: &DeliveryClaim) -> Result<Vec<Due>> {
+        let (named, meant) = claim.receivers.named();
         let query = sqlx::query(CLAIM).bind(i64::from(claim.limit)).bind(i64::from(claim.per_target));
-        let query = query.bind(&claim.except).bind(ms(claim.lease));
+        let query = query.bind(named).bind(ms(claim.lease)).bind(meant);
         self.rows(query).await?.iter().map(due).collect()
     }
 

@@ -189,13 +189,17 @@ async fn rotate(
 /// From receiver to receiver along the index, of each the oldest: a long backlog of one hides nothing of the others.
 async fn claim(db: &mut SqliteConnection, now: UnixMs, claim: DeliveryClaim) -> Result<Vec<Due>, Fault> {
     let sql = "select distinct target from webhook_deliveries \
-               where due_at is not null and target not in (select unhex(value) from json_each(?1))";
-    let except = id_list(claim.except.iter().copied());
-    let targets: Vec<Uuid> = sqlx::query_scalar(sql).bind(except).fetch_all(&mut *db).await?;
+               where due_at is not null and (target in (select unhex(value) from json_each(?1))) = ?2";
+    let (named, meant) = claim.receivers.named();
+    let query = sqlx::query_scalar(sql).bind(id_list(named.iter().copied())).bind(meant);
+    let targets: Vec<Uuid> = query.fetch_all(&mut *db).await?;
     let mut all = Vec::new();
     for target in targets {
         let room =
             claim.per_target.min(claim.limit.saturating_sub(u32::try_from(all.len()).unwrap_or(u32::MAX)));
+        if room == 0 {
+            break;
+        }
         let sql = "update webhook_deliveries set attempts = attempts + 1, due_at = ?2 + ?3 where id in ( \
                      select d.id from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint \
                      where d.target = ?1 and d.due_at <= ?2 and e.disabled_at is null order by d.due_at limit ?4) \
