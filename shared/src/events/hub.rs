@@ -7,8 +7,10 @@ use std::{
 };
 use tokio::sync::broadcast;
 
-/// Events a slow subscriber may fall behind before it is told that it lagged.
+/// Events a slow subscriber may fall behind before it is told that it lagged: of a topic of many tasks, and of one task, of which there
+/// are many more, and whose log can be read again.
 const BUFFER: usize = 1024;
+const BUFFER_OF_TASK: usize = 512;
 
 type Topics = HashMap<Topic, broadcast::Sender<Arc<Event>>>;
 type OnIdle = Box<dyn Fn(&Topic) + Send + Sync>;
@@ -45,7 +47,8 @@ impl Hub {
         let mut first = false;
         let sender = topics.entry(topic.clone()).or_insert_with(|| {
             first = true;
-            broadcast::channel(BUFFER).0
+            let buffer = if matches!(topic, Topic::Task(_)) { BUFFER_OF_TASK } else { BUFFER };
+            broadcast::channel(buffer).0
         });
         let receiver = Some(sender.subscribe());
         (Subscription { receiver, topic, hub: self.clone() }, first)
