@@ -5,7 +5,7 @@
 
 use super::{database, work_off};
 use anyhow::Context;
-use harness::{App, Builder, Mode};
+use harness::{App, Builder, Mode, eventually};
 use serde_json::Value;
 use sqlx::{Executor, PgConnection};
 use std::{collections::BTreeSet, path::PathBuf};
@@ -56,6 +56,69 @@ async fn rows_are_looked_up_by_key_in_an_empty_database_and_in_a_full_one() -> a
             .await
     })
     .await
+}
+
+/// 500 endpoints of 10 projects, 100,000 deliveries that are over, and two of each endpoint that are due: nobody admits such a URL.
+const OUTBOX: &str = "
+  insert into projects select gen_random_uuid(), 'project ' || n, now_ms() from generate_series(1, 10) n;
+  insert into webhook_endpoints (id, project, name, url, event_types, secret, created_at, updated_at)
+  select gen_random_uuid(), p.id, '', 'https://127.0.0.1/', ' task.completed ', 'whsec_', now_ms(), now_ms()
+  from projects p, generate_series(1, 50) where p.name like 'project %';
+  insert into webhook_deliveries (id, project, endpoint, target, event_type, subject, state, created_at, due_at, ended_at)
+  select gen_random_uuid(), e.project, e.id, e.id, 'task.completed', gen_random_uuid(),
+    case when n > 2 then 'delivered' else 'pending' end, now_ms(), case when n <= 2 then now_ms() end, case when n > 2 then now_ms() end
+  from webhook_endpoints e, generate_series(1, 202) n where e.url is not null";
+
+/// Rows that a claim of webhooks may read: of each of 500 receivers its deliveries, and for each of them its endpoint, now and then twice.
+const CLAIM_ROWS_MAX: f64 = 20_000.0;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_of_webhooks_reads_what_is_due() -> anyhow::Result<()> {
+    harness::journey(Mode::Distributed, async |mode| {
+        let app = App::with(mode).start().await?;
+        let mut db = database(&app).await?;
+        explain_from_now_on(&mut db).await?;
+        let from = std::fs::read(log()?)?.len();
+        reconnect(&mut db).await?;
+        sqlx::raw_sql(OUTBOX).execute(&mut db).await?;
+        for when in ["without statistics", "with statistics"] {
+            eventually("all were tried", async || {
+                let waits =
+                    app.numbers("select count(*) from webhook_deliveries where due_at <= now_ms()").await?;
+                Ok((waits == [[0]]).then_some(()))
+            })
+            .await?;
+            let read = claims_of_webhooks(from)?;
+            let most = read.iter().copied().fold(0.0, f64::max);
+            anyhow::ensure!(
+                !read.is_empty() && most <= CLAIM_ROWS_MAX,
+                "{when} one of them read {most} rows"
+            );
+            sqlx::raw_sql("analyze").execute(&mut db).await?;
+            app.change("update webhook_deliveries set due_at = 1 where due_at is not null").await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Rows that each claim of webhooks has read, by the log from here on.
+fn claims_of_webhooks(from: usize) -> anyhow::Result<Vec<f64>> {
+    let text = String::from_utf8_lossy(&std::fs::read(log()?)?).into_owned();
+    let explained = plans(text.get(from..).unwrap_or_default());
+    let claims = explained
+        .filter(|plan| plan["Query Text"].as_str().is_some_and(|it| it.contains("recursive targets")));
+    Ok(claims.map(|plan| rows(&plan["Plan"])).collect())
+}
+
+/// Rows that the scans of a plan have read.
+fn rows(node: &Value) -> f64 {
+    let number = |name: &str| node[name].as_f64().unwrap_or_default();
+    let own = match node["Relation Name"].is_string() && node["Node Type"] != "ModifyTable" {
+        true => (number("Actual Rows") + number("Rows Removed by Filter")) * number("Actual Loops"),
+        false => 0.0,
+    };
+    own + node["Plans"].as_array().into_iter().flatten().map(rows).sum::<f64>()
 }
 
 async fn looked_up_by_key(verbs: &[Verb], app: Builder) -> anyhow::Result<()> {
