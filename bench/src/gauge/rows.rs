@@ -105,6 +105,14 @@ impl Rows {
         Ok(Self::Postgres(PgPoolOptions::new().max_connections(2).connect(url).await?, &PEER))
     }
 
+    /// The database, if it is Postgres.
+    pub(crate) fn postgres(&self) -> Option<&PgPool> {
+        match self {
+            Self::Postgres(pool, _) => Some(pool),
+            Self::Sqlite(_) => None,
+        }
+    }
+
     /// Whether they are in a file.
     pub(crate) fn is_embedded(&self) -> bool {
         matches!(self, Self::Sqlite(_))

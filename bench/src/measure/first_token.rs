@@ -2,13 +2,15 @@
 //! run, so that whatever disturbs the box disturbs both.
 //!
 //! From the moment the request is sent until the first chunk with text is read. Through Longhaul once by an open WebSocket
-//! (`task.create`, `subscribe` after its ack) and once by `POST /v1/tasks` and its event stream on one connection.
+//! (`task.create`, `subscribe` after its ack) and once by `POST /v1/tasks` and its event stream on one connection. And once by hand, while
+//! nothing else goes on: what Postgres and Redis alone take on this box for two commits, a bell and a message ([`ByHand`]).
 //! `…_over_p99_ms` is the difference of two percentiles, not a percentile of differences.
 
 use super::{Figures, Load, Model, USUAL, all, percentiles, warm_up};
 use crate::{
     gauge::tree,
     load::{
+        by_hand::ByHand,
         connection::{Connection, id},
         socket::{Socket, TOKEN},
     },
@@ -41,9 +43,11 @@ enum Way {
     Direct,
     Socket,
     Sse,
+    ByHand,
 }
 
 const WAYS: [(Way, &str); 3] = [(Way::Direct, "direct"), (Way::Socket, "socket"), (Way::Sse, "sse")];
+const BY_HAND: (Way, &str) = (Way::ByHand, "by_hand");
 
 pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
     let running = Running::start(load.system, Wish { slots: STREAMS + 56, ..USUAL }).await?;
@@ -60,10 +64,11 @@ pub(super) async fn run(load: Load) -> anyhow::Result<Figures> {
 }
 
 /// Times by way.
-type Times = [Vec<f64>; 3];
+type Times = [Vec<f64>; 4];
 
 fn add(figures: &mut Figures, when: &str, times: &mut Times) -> anyhow::Result<()> {
-    for ((_, name), times) in WAYS.iter().zip(times) {
+    for ((_, name), times) in WAYS.iter().chain([&BY_HAND]).zip(times).filter(|(_, times)| !times.is_empty())
+    {
         percentiles(figures, &format!("{name}{when}"), std::mem::take(times));
     }
     for percent in [50, 99] {
@@ -71,20 +76,30 @@ fn add(figures: &mut Figures, when: &str, times: &mut Times) -> anyhow::Result<(
             figures.get(&format!("{name}{when}_p{percent}_ms")).copied().context("no times")
         };
         let direct = of(figures, "direct")?;
-        for (name, over) in [("socket", "first_token"), ("sse", "first_token_sse")] {
-            let more = of(figures, name)? - direct;
-            figures.insert(format!("{over}{when}_over_p{percent}_ms"), more);
+        for (name, over) in [("socket", "first_token"), ("sse", "first_token_sse"), ("by_hand", "by_hand")] {
+            match of(figures, name) {
+                Err(_) if name == BY_HAND.1 => {}
+                ms => {
+                    figures.insert(format!("{over}{when}_over_p{percent}_ms"), ms? - direct);
+                }
+            }
         }
     }
     Ok(())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody else is on this thread, and tokio's timers tick in milliseconds"
+)]
 async fn idle(running: &Running, turns: usize) -> anyhow::Result<Times> {
     let (mut caller, mut times) = (Caller::open(running, IDLE).await?, Times::default());
+    caller.by_hand = ByHand::open(running).await?;
+    let ways: Vec<_> = WAYS.into_iter().chain(caller.by_hand.as_ref().map(|_| BY_HAND)).collect();
     // The first ones open what is opened late.
     for turn in 0..turns + 10 {
         // Who comes right after the model's own turn finds Longhaul colder.
-        let mut ways = WAYS;
+        let mut ways = ways.clone();
         fastrand::shuffle(&mut ways);
         for (way, _) in ways {
             let ms = caller.first(way).await?;
@@ -138,6 +153,7 @@ struct Caller {
     http: Connection,
     submit: Vec<u8>,
     host: String,
+    by_hand: Option<ByHand>,
 }
 
 impl Caller {
@@ -151,6 +167,7 @@ impl Caller {
             task,
             http: Connection::open(running.api).await?,
             host: running.api.to_string(),
+            by_hand: None,
         })
     }
 
@@ -170,6 +187,10 @@ impl Caller {
                 let task = id(answer.body).context("an accepted task without an id")?;
                 let get = format!("GET /v1/tasks/{task}/events HTTP/1.1\r\nhost: {}\r\n\r\n", self.host);
                 first = Some(self.http.first(get.as_bytes(), TOKEN).await?);
+            }
+            Way::ByHand => {
+                let by_hand = self.by_hand.as_mut().context("nothing to do it with")?;
+                return by_hand.first(&self.direct, TOKEN).await;
             }
         }
         Ok((first.context("an answer without a token")? - began).as_secs_f64() * 1e3)

@@ -155,6 +155,11 @@ impl Running {
         Ok(self)
     }
 
+    /// Its Redis, if it has one.
+    pub(crate) fn redis(&self) -> Option<&Redis> {
+        self.redis.as_ref()
+    }
+
     /// A request for a task.
     pub(crate) fn get(&self, task: &str) -> Vec<u8> {
         let key = self.keys.first().map(|key| authorization(key)).unwrap_or_default();
