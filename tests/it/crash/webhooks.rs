@@ -190,7 +190,7 @@ async fn everyone_knows(healthy: &[Healthy], tasks: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// More receivers hang, each with a backlog, than there are requests at a time: the living are told within moments.
+/// Receivers that hang are owed more than there are requests at a time: the living are told within moments.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_that_hang_delay_no_living() -> anyhow::Result<()> {
     harness::journey(Mode::Embedded, async |mode| {

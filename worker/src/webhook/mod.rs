@@ -1,7 +1,7 @@
 //! Sends what the ends of tasks and batches have left in the outbox: claims what is due, signs, sends, and writes down what became of it.
 //!
 //! At least once: what was sent and not written down is due again when its claim runs out, with the same id. A receiver has a share of
-//! the requests that are under way and no more, and those that hang are counted apart ([`room`]): they keep none of the others waiting.
+//! the requests that are under way and no more, and those that hang are counted apart ([`room`]): they keep the others waiting for a moment at most.
 
 mod body;
 mod room;

@@ -2,7 +2,7 @@
 //!
 //! A receiver is silent while it has owed answers for [`SILENCE`] and given none, and has failed after a request that it has not answered
 //! at all, until it answers one. Who has failed gets one request at a time, claimed apart from all others. So a receiver that hangs
-//! takes room from the others for a second when it is new, and none after that.
+//! takes room from the others for a second when it is new, and none after that, unless hundreds of new ones fill all there is.
 
 use shared::store::Receivers;
 use std::{
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// Requests under way to receivers that answer, of one worker.
 const MOST: usize = 256;
-/// And to those that are silent or have failed.
+/// So many more while receivers are silent or have failed.
 const HANGING_MOST: usize = 512;
 /// Deliveries of one receiver that one claim takes; more are claimed when half of them are through.
 const PER_TARGET: usize = 8;

@@ -201,7 +201,7 @@ async fn insert(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<HashMap<Ta
             .bind(inputs.iter().map(key).collect::<Vec<_>>())
             .bind(inputs.iter().map(print).collect::<Vec<_>>())
             .bind(ms(KEY_TTL)),
-        // To open the table of keys for nothing would be a tenth of the work.
+        // To open the table of keys for nothing would be a twentieth of the work.
         false => bind(sqlx::query(INSERT), inputs),
     };
     let rows = query.fetch_all(&mut *db).await?;
