@@ -77,8 +77,9 @@ pub(super) async fn ready(
     query.fetch_all(pool).await?.iter().map(rows::bell).collect()
 }
 
-/// What runs is found by its worker alone, and counted after that: to a planner that has seen no rows yet, an index in the order of
-/// projects is as good, and it holds every task there is. Every worker's id is beyond the nil one, which says so to the planner.
+/// To a planner that has seen few rows yet, `tasks_page` is as good as any index, and it holds every task of a project there is.
+/// What runs is found by its worker alone, therefore, and counted after that (every worker's id is beyond the nil one, which says so
+/// to the planner); and what waits is found by queue and project as one pair, which only `tasks_ready` begins with.
 pub(super) async fn ready_capped(
     db: &mut PgConnection,
     queues: &[QueueName],
@@ -106,8 +107,8 @@ pub(super) async fn ready_capped(
          select t.id, room.project, room.queue, t.priority, t.crashes from room, lateral (
            select id, priority, crashes from (
              select id, priority, crashes, endpoint, model from tasks
-             where state = 'queued' and queue = room.queue and project = room.project
-             order by priority desc, id limit 50000) x
+             where state = 'queued' and (queue, project) between (room.queue, room.project) and (room.queue, room.project)
+             order by queue, project, priority desc, id limit 50000) x
            where x.crashes < $7 and ",
         served!("x", "$3", "$4"),
         " order by priority desc, id limit room.tasks) t
