@@ -1,6 +1,6 @@
 //! `POST /v1/tasks`: validate, keep large bodies, commit together with whoever else submits now, answer 202.
 //!
-//! The answer waits for the commit and for nothing else: bells and watchers hear of it afterwards.
+//! The answer waits until the commit is on the disk and for nothing else; bells ring and watchers hear of it as soon as it can be seen.
 
 use crate::{
     error::{ApiError, Wrapped},
@@ -56,12 +56,17 @@ pub(crate) fn batcher(
 async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> Vec<Committed> {
     metrics::histogram!("longhaul_submit_batch_size").record(tasks.len() as f64);
     failpoint::pass(Point::SubmitTaken);
+    // Workers need not wait for the disk: their claim does.
+    let early = |answers: &[Submitted]| {
+        failpoint::pass(Point::SubmitCommitted);
+        herald.tell(News::of_submits(answers));
+    };
     // Perhaps only the reply was lost: the same ids make the repeat harmless.
     let twice = async {
-        match failpoint::reply(Point::SubmitReply, store.submit(&tasks).await) {
+        match failpoint::reply(Point::SubmitReply, store.submit_early(&tasks, &early).await) {
             Err(error) if error.passes() => {
                 sleep(AGAIN).await;
-                store.submit(&tasks).await
+                store.submit_early(&tasks, &early).await
             }
             answers => answers,
         }
@@ -70,15 +75,13 @@ async fn commit(store: Arc<dyn Store>, herald: Herald, tasks: Vec<NewTask>) -> V
     let answers = timeout(DEADLINE, twice).await.unwrap_or_else(|_| Err(store::Error::silent()));
     match answers {
         Ok(answers) => {
-            failpoint::pass(Point::SubmitCommitted);
             for (task, answer) in tasks.iter().zip(&answers) {
                 if matches!(answer, Submitted::Accepted(_)) {
                     metrics::counter!("longhaul_tasks_submitted_total", "queue" => task.queue.to_string())
                         .increment(1);
                 }
             }
-            herald.tell(News::of_submits(&answers));
-            // The bell rings before the answers are written: a worker waits for it, and it costs them little.
+            // Bells ring before answers are written: it costs these little.
             yield_now().await;
             answers.into_iter().map(Ok).collect()
         }

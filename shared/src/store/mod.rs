@@ -70,6 +70,9 @@ impl Error {
 /// Shorthand of this module's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Hears of answers that are not promised yet: see [`Store::submit_early`].
+pub type Early<'e> = &'e (dyn Fn(&[Submitted]) + Send + Sync);
+
 /// The database, as the rooms use it.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -86,7 +89,13 @@ pub trait Store: Send + Sync {
     /// Commits tasks: one answer per input, in order. A row that cannot be stored fails alone. An id that exists already
     /// answers [`Submitted::Accepted`] again (a repeat after a lost reply). Of several inputs with one idempotency key,
     /// in this call or in earlier ones of the last 24 h, exactly one is stored.
-    async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>>;
+    async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
+        self.submit_early(tasks, &|_| {}).await
+    }
+
+    /// As [`Store::submit`], and calls `early` with the answers as soon as workers can claim the tasks. That may be before they
+    /// survive a crash of the database: bells may ring, but nothing is promised. After an error it may have been called or not.
+    async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>>;
 
     /// Commits a batch and its tasks together, all or none. Repeating it with the same ids changes nothing.
     async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()>;

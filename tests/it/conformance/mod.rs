@@ -1,6 +1,7 @@
 //! One suite per trait, run on every implementation.
 
 mod apalis;
+mod early_commits;
 mod events;
 mod limits;
 mod queue;

@@ -6,6 +6,7 @@
 
 mod batches;
 mod connections;
+mod durable;
 mod finish;
 mod owner;
 mod read;
@@ -18,9 +19,9 @@ mod webhooks;
 mod worker;
 
 use super::{
-    Again, Batch, Bell, Cancelled, Claimed, Deleted, Error, Finish, Finished, Forgotten, ListQuery, NewBatch,
-    NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted, UpstreamModels, Worker,
-    codec,
+    Again, Batch, Bell, Cancelled, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten, ListQuery,
+    NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted,
+    UpstreamModels, Worker, codec,
 };
 use crate::{
     clock::UnixMs,
@@ -181,8 +182,8 @@ impl Store for PostgresStore {
         within(VERB, self.check()).await
     }
 
-    async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
-        by_ids!(self, |db| submit::submit(db, tasks))
+    async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {
+        by_ids!(self, |db| submit::submit(db, tasks, early))
     }
     async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
         within(VERB, batches::create(&self.pool, batch, tasks)).await

@@ -3,31 +3,48 @@
 //! Keys are taken before tasks are written: `won` holds the inputs whose key was free or had run out, and only they (and
 //! inputs without a key) become rows. A rival that takes the same key at the same time waits in `won` for the commit and then
 //! finds the key taken. Inputs that did not become rows are repeats of an id, or replays or reuses of a key: both are looked up.
+//!
+//! A task that comes alone can be claimed before it is on the disk: its worker has no reason to wait for that. Its client has, and so
+//! has whoever finds a row that another connection may not have kept yet.
 
 use super::{
     super::codec::{self, KEY_TTL},
+    durable::{early, flush, kept},
     read,
     rows::{self, get},
 };
 use crate::{
     clock::{UnixMs, ms},
-    store::{Result, Submitted},
+    store::{Early, Result, Submitted},
     task::{Fingerprint, NewTask, ProjectId, Task, TaskId},
 };
 use sqlx::{PgConnection, PgPool, Postgres, postgres::PgArguments, query::Query};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
-pub(super) async fn submit(db: &mut PgConnection, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
+pub(super) async fn submit(
+    db: &mut PgConnection,
+    tasks: &[NewTask],
+    early: Early<'_>,
+) -> Result<Vec<Submitted>> {
     let inputs: Vec<&NewTask> = tasks.iter().collect();
     let mut answers = vec![None; tasks.len()];
-    match insert(db, &firsts(&inputs)).await {
+    let is_alone = tasks.len() == 1;
+    match insert(db, &firsts(&inputs), is_alone).await {
         Ok(born) => settle(&inputs, &mut answers, born),
         // One of them is bad: each is tried on its own below.
         Err(error) if codec::is_bad_data(&error) => {}
         Err(error) => return Err(error),
     }
     let open: Vec<&NewTask> = still(&inputs, &answers);
+    if open.is_empty() {
+        let answers: Vec<Submitted> = answers.into_iter().flatten().collect();
+        early(&answers);
+        if is_alone {
+            flush(db).await?;
+        }
+        return Ok(answers);
+    }
     if open.len() > 1 {
         match known(db, &open).await {
             Ok(found) => fill(&mut answers, found),
@@ -40,13 +57,16 @@ pub(super) async fn submit(db: &mut PgConnection, tasks: &[NewTask]) -> Result<V
             *answer = Some(alone(db, input).await?);
         }
     }
-    Ok(answers.into_iter().flatten().collect())
+    let answers: Vec<Submitted> = answers.into_iter().flatten().collect();
+    flush(db).await?;
+    early(&answers);
+    Ok(answers)
 }
 
 /// One input on its own: stored, known, or refused.
 async fn alone(db: &mut PgConnection, input: &NewTask) -> Result<Submitted> {
     let mut answers = vec![None];
-    let tried = match insert(db, &[input]).await {
+    let tried = match insert(db, &[input], false).await {
         Ok(born) => {
             settle(&[input], &mut answers, born);
             if answers[0].is_none() {
@@ -176,7 +196,7 @@ macro_rules! fresh {
 }
 pub(super) use fresh;
 
-const INSERT: &str = concat!("with ", fresh!("true"), "select * from fresh");
+const INSERT: &str = concat!("with ", fresh!("true"), "select *,", early!("$28"), "from fresh");
 
 const INSERT_KEYED: &str = concat!(
     "with won as (
@@ -190,10 +210,12 @@ const INSERT_KEYED: &str = concat!(
        returning task
      ), ",
     fresh!("not keyed or id in (select task from won)"),
-    "select * from fresh"
+    "select *,",
+    early!("$31"),
+    "from fresh"
 );
 
-async fn insert(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<HashMap<TaskId, Born>> {
+async fn insert(db: &mut PgConnection, inputs: &[&NewTask], early: bool) -> Result<HashMap<TaskId, Born>> {
     let key = |task: &&'_ NewTask| task.idempotency.as_ref().map(|key| key.key.clone());
     let print = |task: &&'_ NewTask| task.idempotency.as_ref().map(|key| key.fingerprint.to_vec());
     let query = match inputs.iter().any(|task| task.idempotency.is_some()) {
@@ -204,7 +226,7 @@ async fn insert(db: &mut PgConnection, inputs: &[&NewTask]) -> Result<HashMap<Ta
         // To open the table of keys for nothing would be a twentieth of the work.
         false => bind(sqlx::query(INSERT), inputs),
     };
-    let rows = query.fetch_all(&mut *db).await?;
+    let rows = query.bind(early).fetch_all(&mut *db).await?;
     let born = |row| {
         let born = Born {
             state: get(row, "state")?,
@@ -264,9 +286,12 @@ pub(super) async fn keyed(
     project: ProjectId,
     key: &str,
 ) -> Result<Option<(TaskId, Fingerprint)>> {
-    let sql =
-        "select task, fingerprint from idempotency where project = $1 and key = $2 and expires_at > now_ms()";
-    let row = sqlx::query(sql).bind(project.0).bind(key).fetch_optional(pool).await?;
+    const SQL: &str = concat!(
+        "select task, fingerprint,",
+        kept!(),
+        "from idempotency where project = $1 and key = $2 and expires_at > now_ms()"
+    );
+    let row = sqlx::query(SQL).bind(project.0).bind(key).fetch_optional(pool).await?;
     row.map(|row| Ok((TaskId(get(&row, "task")?), codec::digest(get(&row, "fingerprint")?)?))).transpose()
 }
 

@@ -33,8 +33,10 @@ impl Store for SqliteStore {
         self.check_schema().await
     }
 
-    async fn submit(&self, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
-        submit::submit(self, tasks).await
+    async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {
+        let answers = submit::submit(self, tasks).await?;
+        early(&answers);
+        Ok(answers)
     }
 
     async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
