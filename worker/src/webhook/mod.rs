@@ -29,6 +29,8 @@ use uuid::Uuid;
 const LEASE: Duration = Duration::from_secs(60);
 /// Time between two looks while nothing is due.
 const PERIOD: Duration = Duration::from_millis(100);
+/// The same for receivers that have failed: what is due again for them has waited for seconds.
+const PERIOD_FAILED: Duration = Duration::from_secs(1);
 /// Time for requests that are under way when the worker ends.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -41,8 +43,15 @@ pub(crate) async fn keep(ctx: Arc<Context>, stop: CancellationToken) {
             return;
         }
     };
-    let mut post =
-        Post { ctx, sender, under_way: JoinSet::new(), room: Room::default(), away: false, needed: false };
+    let mut post = Post {
+        ctx,
+        sender,
+        under_way: JoinSet::new(),
+        room: Room::default(),
+        failed_from: Instant::now(),
+        away: false,
+        needed: false,
+    };
     while !stop.is_cancelled() {
         let pause = match post.is_needed().await {
             true if post.claim().await => Duration::ZERO,
@@ -81,6 +90,8 @@ struct Post {
     sender: Sender,
     under_way: JoinSet<Ended>,
     room: Room,
+    /// Before this moment receivers that have failed are not looked after.
+    failed_from: Instant,
     away: bool,
     /// Somebody has an endpoint, or had one: until then nothing is claimed.
     needed: bool,
@@ -117,10 +128,15 @@ impl Post {
     /// Starts what is due. Whether there was anything.
     async fn claim(&mut self) -> bool {
         let found = self.start(self.room.for_the_living(Instant::now())).await;
-        match self.room.for_the_failed(Instant::now()) {
-            Some(share) => self.start(share).await || found,
-            None => found,
+        let now = Instant::now();
+        let Some(share) = self.room.for_the_failed(now).filter(|_| now >= self.failed_from) else {
+            return found;
+        };
+        let found_failed = self.start(share).await;
+        if !found_failed {
+            self.failed_from = now + PERIOD_FAILED;
         }
+        found || found_failed
     }
 
     async fn start(&mut self, share: Share) -> bool {
