@@ -5,12 +5,15 @@ use crate::journey::{both_modes, both_transports};
 use anyhow::Context;
 use harness::{App, Fault, Follower, Mode, Story, Way, eventually, report, size};
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 both_transports!(
     an_api_dies,
     a_change_that_nobody_was_told_of_is_no_gap,
     who_comes_late_to_a_lost_log_hears_what_follows,
+    nor_is_that_of_an_attempt_that_was_given_back,
+    nor_is_that_of_one_that_was_cancelled,
     who_waits_for_the_end_gets_it
 );
 both_modes!(a_worker_dies, a_lost_log_is_not_taken_for_the_next_one);
@@ -119,20 +122,58 @@ async fn restart(app: &mut App, mode: Mode) -> anyhow::Result<()> {
     }
 }
 
-/// The worker dies and the log is lost. Who comes back when the next attempt has told more than the first one had must not take its
-/// words for a continuation of those that were heard.
 async fn a_lost_log_is_not_taken_for_the_next_one(mode: Mode) -> anyhow::Result<()> {
-    let mut app = App::with(mode).quick().start().await?;
+    let app = App::with(mode).quick().start().await?;
+    one_after_a_lost_log(app, async |app, _| {
+        forget(app).await?;
+        restart(app, mode).await
+    })
+    .await
+}
+
+async fn nor_is_that_of_an_attempt_that_was_given_back(mode: Mode) -> anyhow::Result<()> {
+    let app = App::with(mode).quick().env("LONGHAUL_WORKER__GRACE", "100ms").start().await?;
+    one_after_a_lost_log(app, async |app, _| {
+        app.workers[0].signal("TERM")?;
+        app.workers[0].wait_end(Duration::from_secs(10)).await?;
+        forget(app).await?;
+        app.add_worker()
+    })
+    .await
+}
+
+async fn nor_is_that_of_one_that_was_cancelled(mode: Mode) -> anyhow::Result<()> {
+    let app = App::with(mode).quick().start().await?;
+    one_after_a_lost_log(app, async |app, id| {
+        app.client().post(&format!("/v1/tasks/{id}/cancel"), &json!({})).await?.expect(200)?;
+        eventually("the model is left alone", async || Ok((app.model.running() == 0).then_some(()))).await?;
+        forget(app).await?;
+        app.client().post(&format!("/v1/tasks/{id}/retry"), &json!({})).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn forget(app: &App) -> anyhow::Result<()> {
+    match &app.redis {
+        Some(redis) => redis.flush().await,
+        None => Ok(()),
+    }
+}
+
+/// An attempt is over in this way, and the log is lost. Who comes back when the next one has told more than the first one had must not
+/// take its words for a continuation of those that were heard.
+async fn one_after_a_lost_log(
+    mut app: App,
+    over: impl AsyncFnOnce(&mut App, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let id = app.client().ask("a long one", slow(90)).await?;
     let mut early = Vec::new();
     for way in [Way::Stream, Way::Socket] {
         let follower = Follower { apis: app.apis.clone(), task: id.clone(), way, leaves: None };
         early.push((follower.clone(), follower.until(15).await?));
     }
-    if let Some(redis) = &app.redis {
-        redis.flush().await?;
-    }
-    restart(&mut app, mode).await?;
+    over(&mut app, &id).await?;
     eventually("the next attempt has told more", async || {
         let told = app.client().events(&id, None, 40).await?;
         Ok(told.last().is_some_and(|event| event.data["attempt"] == 2).then_some(()))
