@@ -143,18 +143,25 @@ pub(super) async fn glance(db: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<
 }
 
 /// The projects that have ready tasks in a queue, hopping from one to the next on `tasks_ready`: the backlog's size does not
-/// matter. Ends with a null.
+/// matter. Queue and project are compared as one pair, because `tasks_page` has projects in their order too: where a planner takes all
+/// tasks for such of this queue, that index looks as good, and is read as a whole for a queue in which nobody waits. Ends with a null.
 macro_rules! tenants {
     ($queue:literal) => {
         concat!(
             "tenants as (
-               (select project from tasks where state = 'queued' and queue = ",
+               (select project from tasks where state = 'queued' and (queue, project) between (",
             $queue,
-            " order by project limit 1)
+            ", '00000000-0000-0000-0000-000000000000'::uuid) and (",
+            $queue,
+            ", 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+               order by queue, project limit 1)
                union all
-               select (select t.project from tasks t where t.state = 'queued' and t.queue = ",
+               select (select t.project from tasks t where t.state = 'queued' and (t.queue, t.project) > (",
             $queue,
-            " and t.project > tenants.project order by t.project limit 1)
+            ", tenants.project) and (t.queue, t.project) <= (",
+            $queue,
+            ", 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+                 order by t.queue, t.project limit 1)
                from tenants where tenants.project is not null
              ) "
         )

@@ -79,7 +79,8 @@ pub(super) async fn ready(
 
 /// To a planner that has seen few rows yet, `tasks_page` is as good as any index, and it holds every task of a project there is.
 /// What runs is found by its worker alone, therefore, and counted after that (every worker's id is beyond the nil one, which says so
-/// to the planner); and what waits is found by queue and project as one pair, which only `tasks_ready` begins with.
+/// to the planner); and what waits is found by queue and project as one pair, which only `tasks_ready` begins with, and taken in the
+/// order of that index to the end: a sort in between would read all that waits.
 pub(super) async fn ready_capped(
     db: &mut PgConnection,
     queues: &[QueueName],
@@ -106,12 +107,12 @@ pub(super) async fn ready_capped(
          )
          select t.id, room.project, room.queue, t.priority, t.crashes from room, lateral (
            select id, priority, crashes from (
-             select id, priority, crashes, endpoint, model from tasks
+             select id, priority, crashes, endpoint, model, queue, project from tasks
              where state = 'queued' and (queue, project) between (room.queue, room.project) and (room.queue, room.project)
              order by queue, project, priority desc, id limit 50000) x
            where x.crashes < $7 and ",
         served!("x", "$3", "$4"),
-        " order by priority desc, id limit room.tasks) t
+        " order by x.queue, x.project, priority desc, id limit room.tasks) t
          where room.tasks > 0"
     );
     let (endpoints, except) = served.lists();
