@@ -29,7 +29,7 @@ use uuid::Uuid;
 const LEASE: Duration = Duration::from_secs(60);
 /// Time between two looks while nothing is due.
 const PERIOD: Duration = Duration::from_millis(100);
-/// The same for receivers that have failed: what is due again for them has waited for seconds.
+/// The same for receivers that have failed: most of what is due again for them has waited for seconds.
 const PERIOD_FAILED: Duration = Duration::from_secs(1);
 /// Time for requests that are under way when the worker ends.
 const GRACE: Duration = Duration::from_secs(5);
@@ -167,6 +167,10 @@ impl Post {
         let mut settled = Vec::new();
         for ended in ended {
             let ended = ended.unwrap_or_else(|broken| resume_unwind(broken.into_panic()));
+            if ended.shown == Shown::Fails {
+                // More may be due for it.
+                self.failed_from = Instant::now();
+            }
             self.room.end(ended.target, ended.shown, ended.at);
             settled.push(ended.settle);
         }
