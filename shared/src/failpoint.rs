@@ -32,7 +32,7 @@ points! {
     SubmitKept = "submit_kept",
     /// api: submits are about to be committed.
     SubmitTaken = "submit_taken",
-    /// api: submits are committed, nobody knows.
+    /// api: submits can be seen, perhaps before they are on the disk; nobody knows.
     SubmitCommitted = "submit_committed",
     /// api: the reply to a common commit is lost.
     SubmitReply = "submit_reply",

@@ -59,7 +59,7 @@ pub(crate) struct Teller {
     attempt: u32,
     /// Seq of this attempt's `task.started`.
     started: i64,
-    /// An attempt of this task has died, was given back or cancelled, or was made before the logs were: what it has told is not in its row.
+    /// An earlier attempt may have told more than the row knows: see [`Claimed::floor_unknown`]; or the task was made before the logs were.
     has_a_past: bool,
     /// Seq of the last event in the log, once there is one.
     last: Option<i64>,
@@ -77,9 +77,7 @@ pub(crate) struct Teller {
 impl Teller {
     /// `stop` ends the attempt when it turns out to be an old one.
     pub(crate) fn new(shout: Shout, claimed: &Claimed, stop: CancellationToken) -> Self {
-        // Attempts that failed have said in the row how far they had come.
-        let has_a_past =
-            claimed.attempt > claimed.failures + 1 || claimed.task.made_at() < shout.events.born();
+        let has_a_past = claimed.floor_unknown || claimed.task.made_at() < shout.events.born();
         Self {
             shout,
             stop,

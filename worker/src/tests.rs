@@ -22,6 +22,7 @@ pub(crate) fn claimed(endpoint: &str) -> Claimed {
         relay: Relay::Deltas,
         payload: Payload::Inline("{}".into()),
         last_seq: 2,
+        floor_unknown: false,
         time_left: Duration::from_secs(3_600),
         execution_timeout: Duration::from_secs(60),
         backoff: Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) },

@@ -73,6 +73,8 @@ pub struct Claimed {
     pub payload: Payload,
     /// The row's `last_seq` after the claim: the seq of `task.started` and the floor of the event log.
     pub last_seq: i64,
+    /// An earlier attempt has ended without saying how far it had told: it died, was given back, or its task was ended from outside.
+    pub floor_unknown: bool,
     /// Left until the deadline, measured on the database's clock at the claim.
     pub time_left: Duration,
     /// Longest time of this attempt.

@@ -36,7 +36,7 @@ pub(super) use ended;
 macro_rules! end {
     () => {
         " finished_at = (select now_ms()), result_expires_at = (select now_ms()) + p.result_ttl_ms, wake_at = null,
-          started_by = null, last_seq = t.last_seq + 1 "
+          started_by = null, last_seq = t.last_seq + 1, floor_unknown = t.floor_unknown or t.state = 'in_progress' "
     };
 }
 pub(super) use end;

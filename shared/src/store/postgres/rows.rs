@@ -171,6 +171,7 @@ pub(super) fn claimed(row: &PgRow) -> Result<Claimed> {
         relay: codec::relay(get(row, "relay")?)?,
         payload: payload(row)?,
         last_seq: get(row, "last_seq")?,
+        floor_unknown: get(row, "floor_unknown")?,
         time_left: codec::span(get::<i64>(row, "expires_at")? - now),
         execution_timeout: codec::span(get(row, "execution_timeout_ms")?),
         backoff: Backoff {

@@ -170,7 +170,7 @@ const REAP: &str = concat!(
        from dead join tasks t on t.started_by = dead.id
        where t.state = 'in_progress' order by t.crashes desc limit $1 for update of t skip locked
      ), taken as (
-       update tasks t set crashes = t.crashes + 1, started_by = null, last_seq = t.last_seq + 1,
+       update tasks t set crashes = t.crashes + 1, started_by = null, last_seq = t.last_seq + 1, floor_unknown = true,
          state = case when t.crashes + 1 >= picked.crashes_max then 'failed' else 'scheduled' end,
          ready_at = case when t.crashes + 1 >= picked.crashes_max then t.ready_at else now_ms() + picked.jitter end,
          wake_at = case when t.crashes + 1 >= picked.crashes_max then null else least(now_ms() + picked.jitter, t.expires_at) end,

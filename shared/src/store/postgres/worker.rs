@@ -224,7 +224,8 @@ pub(super) async fn release(
            where t.state = 'in_progress' and t.attempt = i.attempt and t.started_by = $1
            order by t.id for update of t
          )
-         update tasks t set state = 'queued', started_by = null, wake_at = t.expires_at, last_seq = t.last_seq + 1
+         update tasks t set state = 'queued', started_by = null, wake_at = t.expires_at, last_seq = t.last_seq + 1,
+           floor_unknown = true
          from mine where t.id = mine.id
          returning",
         change_columns!()

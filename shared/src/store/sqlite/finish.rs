@@ -38,6 +38,7 @@ pub(super) async fn end(
 ) -> Result<Option<Change>, Fault> {
     let sql = "update tasks set state = ?3, finished_at = ?4, wake_at = null, started_by = null, \
                  last_seq = max(last_seq + 1, ?5), crashes = crashes + ?6, \
+                 floor_unknown = floor_unknown or (state = 'in_progress' and not ?7), \
                  result_expires_at = ?4 + (select result_ttl_ms from payloads where task = ?1) \
                where id = ?1 and attempt = ?2 and wake_at is not null and (state = 'in_progress' or not ?7) \
                returning id, project, batch, attempt, last_seq, state; \
@@ -93,7 +94,8 @@ pub(super) async fn recur(
     recur: &Recur<'_>,
 ) -> Result<Option<Change>, Fault> {
     let sql = "update tasks set state = 'scheduled', ready_at = ?3, wake_at = min(?3, expires_at), started_by = null, \
-                 failures = failures + ?4, crashes = crashes + ?5, last_seq = max(last_seq + 1, ?6) \
+                 failures = failures + ?4, crashes = crashes + ?5, last_seq = max(last_seq + 1, ?6), \
+                 floor_unknown = floor_unknown or ?5 > 0 \
                where id = ?1 and attempt = ?2 and state = 'in_progress' \
                returning id, project, batch, attempt, last_seq, state; \
                replace into results (task, attempt, upstream, error) select ?1, ?2, ?8, ?9 where changes() > 0; \

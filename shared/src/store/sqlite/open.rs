@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
@@ -34,6 +34,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     (7, "running", include_str!("../../../../migrations/sqlite/0007_running.sql")),
     (8, "webhooks", include_str!("../../../../migrations/sqlite/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/sqlite/0009_tickets.sql")),
+    (10, "floor", include_str!("../../../../migrations/sqlite/0010_floor.sql")),
 ];
 
 /// The truth in one file, for one process.

@@ -209,6 +209,7 @@ pub(super) fn claimed(row: &SqliteRow, now: UnixMs) -> Result<Claimed, Fault> {
         relay: relay(row)?,
         payload: payload(row)?.ok_or(Fault::Unreadable("body"))?,
         last_seq: row.try_get("last_seq")?,
+        floor_unknown: row.try_get("floor_unknown")?,
         time_left: duration(row.try_get::<i64, _>("expires_at")? - now.0),
         execution_timeout: duration(row.try_get("execution_timeout_ms")?),
         backoff: Backoff {

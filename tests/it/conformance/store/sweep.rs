@@ -107,6 +107,8 @@ async fn crashes(store: &dyn Store) {
     let error = task.error.expect("a crash is told");
     assert_eq!((error.code, error.attempt), (ErrorCode::WorkerCrashed, attempt));
     sweep_until(store, &sent, State::Queued, || due(store)).await;
+    let next = claim(store, new_worker(store).await, &sent).await;
+    assert!(next.floor_unknown, "nobody knows how far it had told");
 }
 
 async fn crashes_in_doubt(store: &dyn Store) {

@@ -3,7 +3,7 @@
 use super::super::samples::*;
 use futures_util::future::join_all;
 use shared::{
-    store::{Cancelled, Finish, Finished, Served, Store},
+    store::{Again, Cancelled, Finish, Finished, Served, Store},
     task::{ErrorCode, NewTask, State, TaskId, WorkerId},
 };
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 super::cases! {
     claimed_once, claims_carry_what_a_run_needs, stale_hints, dead_workers_claim_nothing, claim_without_a_doorbell,
     leases, completion, fence, repeated_finish, duplicates_in_one_finish, finish_after_cancel, gone, floors,
-    again_waits, again_uncharged, released,
+    again_waits, again_uncharged, released, floors_that_nobody_knows,
 }
 
 async fn claimed_once(store: &dyn Store) {
@@ -226,4 +226,36 @@ async fn released(store: &dyn Store) {
     assert_eq!((changes[0].task, changes[0].state, changes[0].seq), (sent.id, State::Queued, 2));
     let task = get(store, &sent).await;
     assert_eq!((task.state, task.failures, task.crashes, task.worker), (State::Queued, 0, 0, None));
+}
+
+async fn floors_that_nobody_knows(store: &dyn Store) {
+    // What ends by itself has said how far it had told, whether it was charged or not and however often.
+    let sent = new_task();
+    let (worker, first) = run(store, &sent).await;
+    assert!(!first.floor_unknown);
+    let uncharged = Again { charged: false, ..again(&first, Duration::ZERO) };
+    applied(store.again(&[uncharged]).await.expect("again").remove(0));
+    sweep_until(store, &sent, State::Queued, || async { drop(store.due(1000).await.expect("due")) }).await;
+    let second = claim(store, worker, &sent).await;
+    assert!(!second.floor_unknown);
+    applied(finish(store, &failed(&second)).await);
+    store.retry(sent.project, sent.id).await.expect("retry");
+    let third = claim(store, worker, &sent).await;
+    assert!(!third.floor_unknown);
+
+    // What is given back has not.
+    store.release(worker, &[(sent.id, third.attempt)]).await.expect("release");
+    assert!(claim(store, worker, &sent).await.floor_unknown);
+
+    // Nor has what is cancelled, unless it had not begun.
+    for begun in [false, true] {
+        let sent = new_task();
+        accept(store, &sent).await;
+        if begun {
+            claim(store, worker, &sent).await;
+        }
+        store.cancel(sent.project, sent.id, "Enough.").await.expect("cancel");
+        store.retry(sent.project, sent.id).await.expect("retry");
+        assert_eq!(claim(store, worker, &sent).await.floor_unknown, begun);
+    }
 }
