@@ -32,13 +32,14 @@ const WAY: [Verb; 3] = [
     ("claim", "set state = 'in_progress'"),
     ("finish", "set state = i.state"),
 ];
+const WHAT_MAY_RUN: Verb = ("what may run now", "capped as materialized");
 /// The same where only so many tasks may run at once.
 const CAPPED: [Verb; 5] = [
     WAY[0],
     WAY[2],
     ("claim of a capped project", "with wanted as materialized"),
     ("count of running tasks", "select count(*) from tasks where started_by"),
-    ("what may run now", "capped as materialized"),
+    WHAT_MAY_RUN,
 ];
 
 #[expect(clippy::disallowed_methods, reason = "the test is told of the server's log by scripts/services")]
@@ -123,7 +124,7 @@ async fn of_what_waits_no_more_is_read_than_may_run() -> anyhow::Result<()> {
             reconnect(&mut db).await?;
             let mut most = 0.0;
             eventually("the sweep has looked", async || {
-                most = most_read(CAPPED[4].1, from)?.unwrap_or_default();
+                most = most_read(WHAT_MAY_RUN.1, from)?.unwrap_or_default();
                 Ok((most > 0.0).then_some(()))
             })
             .await?;

@@ -12,8 +12,8 @@ both_transports!(
     an_api_dies,
     a_change_that_nobody_was_told_of_is_no_gap,
     who_comes_late_to_a_lost_log_hears_what_follows,
-    nor_is_that_of_an_attempt_that_was_given_back,
-    nor_is_that_of_one_that_was_cancelled,
+    a_lost_log_of_an_attempt_that_was_given_back,
+    a_lost_log_of_an_attempt_that_was_cancelled,
     who_waits_for_the_end_gets_it
 );
 both_modes!(a_worker_dies, a_lost_log_is_not_taken_for_the_next_one);
@@ -131,7 +131,7 @@ async fn a_lost_log_is_not_taken_for_the_next_one(mode: Mode) -> anyhow::Result<
     .await
 }
 
-async fn nor_is_that_of_an_attempt_that_was_given_back(mode: Mode) -> anyhow::Result<()> {
+async fn a_lost_log_of_an_attempt_that_was_given_back(mode: Mode) -> anyhow::Result<()> {
     let app = App::with(mode).quick().env("LONGHAUL_WORKER__GRACE", "100ms").start().await?;
     one_after_a_lost_log(app, async |app, _| {
         app.workers[0].signal("TERM")?;
@@ -142,13 +142,13 @@ async fn nor_is_that_of_an_attempt_that_was_given_back(mode: Mode) -> anyhow::Re
     .await
 }
 
-async fn nor_is_that_of_one_that_was_cancelled(mode: Mode) -> anyhow::Result<()> {
+async fn a_lost_log_of_an_attempt_that_was_cancelled(mode: Mode) -> anyhow::Result<()> {
     let app = App::with(mode).quick().start().await?;
     one_after_a_lost_log(app, async |app, id| {
         app.client().post(&format!("/v1/tasks/{id}/cancel"), &json!({})).await?.expect(200)?;
         eventually("the model is left alone", async || Ok((app.model.running() == 0).then_some(()))).await?;
         forget(app).await?;
-        app.client().post(&format!("/v1/tasks/{id}/retry"), &json!({})).await?;
+        app.client().post(&format!("/v1/tasks/{id}/retry"), &json!({})).await?.expect(202)?;
         Ok(())
     })
     .await
