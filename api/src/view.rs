@@ -139,6 +139,11 @@ struct ErrorView<'a> {
     attempt: u32,
     /// HTTP status of the upstream, if it answered.
     upstream_status: Option<u16>,
+    /// The upstream's own code or type for what went wrong.
+    #[schema(max_length = 128)]
+    upstream_code: Option<&'a str>,
+    /// What the upstream said went wrong, shortened and without keys.
+    upstream_message: Option<&'a str>,
 }
 
 /// Tokens, in OpenAI's form.
@@ -275,6 +280,8 @@ impl<'a> ErrorView<'a> {
             retryable: error.retryable,
             attempt: error.attempt,
             upstream_status: error.upstream_status,
+            upstream_code: error.upstream_code.as_deref(),
+            upstream_message: error.upstream_message.as_deref(),
         }
     }
 }

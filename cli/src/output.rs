@@ -4,7 +4,10 @@ use crate::args::Form;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use shared::clock::UnixMs;
-use std::io::{self, Write};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
 /// Why a command ends without success: an exit status, and one line for stderr.
 #[derive(Debug)]
@@ -68,6 +71,19 @@ struct TaskResult {
 struct TaskError {
     code: String,
     message: String,
+    upstream_code: Option<String>,
+    upstream_message: Option<String>,
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.code)?;
+        match (&self.upstream_message, &self.upstream_code) {
+            (Some(message), Some(code)) => write!(f, "; the upstream says: {message} ({code})"),
+            (Some(said), None) | (None, Some(said)) => write!(f, "; the upstream says: {said}"),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 /// A batch, as far as it is printed.
@@ -115,10 +131,7 @@ impl Task {
         if self.status == "completed" {
             return Ok(());
         }
-        let why = self
-            .error
-            .as_ref()
-            .map_or(String::new(), |error| format!(": {} ({})", error.message, error.code));
+        let why = self.error.as_ref().map_or(String::new(), |error| format!(": {error}"));
         Err(Failure::new(NOT_COMPLETED, format!("{} is {}{why}", self.id, self.status)))
     }
 
@@ -136,9 +149,7 @@ impl Task {
         fields.extend(
             self.started_at.zip(self.finished_at).map(|(from, to)| ("took", format!("{:.3} s", to - from))),
         );
-        fields.extend(
-            self.error.as_ref().map(|error| ("error", format!("{} ({})", error.message, error.code))),
-        );
+        fields.extend(self.error.as_ref().map(|error| ("error", error.to_string())));
         fields.extend(self.text().map(|text| ("answer", text)));
         fields
     }

@@ -28,6 +28,37 @@ pub fn without_logins(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The text with everything in it masked that looks like a key: a word of at least 16 letters, digits, `-`, `_`, `.` or `*` behind one of the
+/// prefixes that providers give their keys, or behind `Bearer `.
+#[must_use]
+pub fn without_keys(text: &str) -> Cow<'_, str> {
+    const PREFIXES: [&str; 10] =
+        ["sk-", "sk_", "pk-", "rk-", "lh_", "hf_", "gsk_", "xai-", "AIza", "Bearer "];
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '*' | '=' | '/' | '+');
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((at, prefix)) =
+        PREFIXES.iter().filter_map(|prefix| Some((rest.find(prefix)?, prefix.len()))).min()
+    {
+        let word = if rest[at..].starts_with("Bearer ") { at + prefix } else { at };
+        let len = rest[word..].find(|c: char| !is_part(c)).unwrap_or(rest.len() - word);
+        let begins = at == 0 || !rest[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        if begins && len >= 16 {
+            shown.push_str(&rest[..word]);
+            shown.push_str("***");
+            rest = &rest[word + len..];
+        } else {
+            shown.push_str(&rest[..at + prefix]);
+            rest = &rest[at + prefix..];
+        }
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
 /// What a parser says of a value, without the value: `invalid type: string "x", expected u64` repeats a text that may be a prompt
 /// or a password.
 #[must_use]
@@ -73,6 +104,23 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(without_logins(text), shown);
+        }
+    }
+
+    #[test]
+    fn keys_are_masked_and_nothing_else() {
+        for (text, shown) in [
+            ("key sk-proj-0123456789abcdef.", "key ***"),
+            ("key sk-abc********************wxyz, see", "key ***, see"),
+            ("Authorization: Bearer 0123456789abcdef0123!", "Authorization: Bearer ***!"),
+            (
+                "a task-based-approach-of-many-words and sk-short",
+                "a task-based-approach-of-many-words and sk-short",
+            ),
+            ("sk-sk-0123456789abcdef0 AIzaSyA0123456789abcdef", "*** ***"),
+            ("", ""),
+        ] {
+            assert_eq!(without_keys(text), shown);
         }
     }
 

@@ -1,9 +1,7 @@
 //! What a failure of the upstream means for the task. Pure: statuses, headers and errors come in, kinds come out.
 
-use crate::upstream::Reply;
+use crate::{said::Said, upstream::Reply};
 use http::HeaderMap;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use shared::{retry_after::retry_after, task::ErrorCode};
 use std::time::Duration;
 
@@ -33,66 +31,93 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What the upstream answered, if it did.
     pub(crate) reply: Option<Box<Reply>>,
+    /// What the upstream says went wrong, in its own words.
+    pub(crate) said: Option<Box<Said>>,
 }
 
 impl Failure {
     /// A failure without an answer.
     pub(crate) fn new(kind: Kind, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), reply: None }
+        Self { kind, code, message: message.into(), reply: None, said: None }
     }
 
     /// The same with the upstream's answer.
     pub(crate) fn with(self, reply: Reply) -> Self {
         Self { reply: Some(Box::new(reply)), ..self }
     }
+
+    /// The same in the upstream's own words.
+    pub(crate) fn saying(self, said: Said) -> Self {
+        Self { said: (said != Said::default()).then(|| Box::new(said)), ..self }
+    }
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    error: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct ErrorObject<'a> {
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    r#type: Option<&'a RawValue>,
-}
+/// Words of refusals that will be the same next time.
+const REFUSALS: [&str; 16] = [
+    "insufficient_quota",
+    "invalid_request_error",
+    "invalid_request",
+    "invalid_argument",
+    "badrequesterror",
+    "bad_request",
+    "context_length_exceeded",
+    "string_above_max_length",
+    "invalid_value",
+    "unsupported_parameter",
+    "unsupported_value",
+    "content_filter",
+    "content_policy_violation",
+    "model_not_found",
+    "not_found_error",
+    "notfounderror",
+];
+/// Words and phrases of those who want fewer requests.
+const THROTTLES: [&str; 8] = [
+    "rate_limit_exceeded",
+    "rate_limit_error",
+    "ratelimiterror",
+    "rate_limited",
+    "too_many_requests",
+    "overloaded_error",
+    "resource_exhausted",
+    "tokens_exceeded_error",
+];
+const THROTTLE_PHRASES: [&str; 4] = ["rate limit", "too many requests", "overloaded", "try again in "];
+const REFUSAL_PHRASES: [&str; 4] =
+    ["context length", "maximum context", "context window", "prompt is too long"];
 
 /// The failure that a status outside 2xx is.
 pub(crate) fn of_status(status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
     let wait = retry_after(headers);
+    let said = Said::read(body);
     let (kind, code) = match status {
-        429 if is_quota(body) => (Kind::Permanent, ErrorCode::UpstreamRejected),
+        429 if said.is(&["insufficient_quota"]) => (Kind::Permanent, ErrorCode::UpstreamRejected),
         429 | 529 => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
         503 if wait.is_some() => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
         408 | 409 | 500.. => (Kind::Transient, ErrorCode::UpstreamFailed),
         _ => (Kind::Permanent, ErrorCode::UpstreamRejected),
     };
-    Failure::new(kind, code, format!("the upstream answered with status {status}"))
+    Failure::new(kind, code, format!("the upstream answered with status {status}")).saying(said)
 }
 
-/// The failure that an error object inside a success is. Its `code` (a name or a status) and `type` tell what kind.
-pub(crate) fn of_error_object(error: &str) -> Failure {
-    let said: Option<ErrorObject<'_>> = serde_json::from_str(error).ok();
-    let word = |value: Option<&RawValue>| value.map_or("", RawValue::get).trim_matches('"').to_owned();
-    let (code, kind) = said.map_or_else(Default::default, |said| (word(said.code), word(said.r#type)));
-    let status = code.parse::<u16>().unwrap_or(0);
-    let says = |words: &[&str]| words.contains(&code.as_str()) || words.contains(&kind.as_str());
-    let (kind, code) = if says(&["insufficient_quota", "invalid_request_error", "context_length_exceeded"]) {
+/// The failure that an error inside a success is. Its words tell what kind, else the status that it names, else its text.
+pub(crate) fn of_error(error: &[u8]) -> Failure {
+    let said = Said::read(error);
+    let (kind, code) = if said.is(&REFUSALS) {
         (Kind::Permanent, ErrorCode::UpstreamRejected)
-    } else if matches!(status, 429 | 529)
-        || says(&["rate_limit_exceeded", "rate_limit_error", "overloaded_error"])
-    {
+    } else if said.is(&THROTTLES) {
         (Kind::Throttled(None), ErrorCode::UpstreamThrottled)
-    } else if matches!(status, 400..=499) && !matches!(status, 408 | 409) {
+    } else if let Some(status) = said.status.filter(|status| *status >= 400) {
+        let failure = of_status(status, &HeaderMap::new(), error);
+        (failure.kind, failure.code)
+    } else if said.tells(&REFUSAL_PHRASES) {
         (Kind::Permanent, ErrorCode::UpstreamRejected)
+    } else if said.tells(&THROTTLE_PHRASES) {
+        (Kind::Throttled(None), ErrorCode::UpstreamThrottled)
     } else {
         (Kind::Transient, ErrorCode::UpstreamFailed)
     };
-    Failure::new(kind, code, "the upstream sent an error in place of an answer")
+    Failure::new(kind, code, "the upstream sent an error in place of an answer").saying(said)
 }
 
 /// The failure of a request that got no answer, or not all of it.
@@ -107,13 +132,6 @@ pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
         (Kind::Transient, ErrorCode::UpstreamUnreachable, "the connection broke before the upstream answered")
     };
     Failure::new(kind, code, what)
-}
-
-fn is_quota(body: &[u8]) -> bool {
-    let word = |value: Option<&RawValue>| value.is_some_and(|value| value.get() == r#""insufficient_quota""#);
-    let said = serde_json::from_slice::<Envelope<'_>>(body).ok();
-    let said = said.and_then(|envelope| serde_json::from_str::<ErrorObject<'_>>(envelope.error.get()).ok());
-    said.is_some_and(|said| word(said.code) || word(said.r#type))
 }
 
 #[cfg(test)]
@@ -156,12 +174,24 @@ mod tests {
     }
 
     #[test]
-    fn error_objects_tell_their_kind() {
-        assert_eq!(of_error_object(r#"{"message":"m","code":400}"#).kind, Kind::Permanent);
-        assert_eq!(of_error_object(r#"{"type":"overloaded_error"}"#).kind, Kind::Throttled(None));
-        assert_eq!(of_error_object(r#"{"code":"429"}"#).kind, Kind::Throttled(None));
-        assert_eq!(of_error_object(r#"{"code":503,"type":"x"}"#).kind, Kind::Transient);
-        assert_eq!(of_error_object("{}").kind, Kind::Transient);
+    fn errors_tell_their_kind() {
+        for (error, kind) in [
+            (r#"{"error":{"message":"m","code":400}}"#, Kind::Permanent),
+            (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, Kind::Throttled(None)),
+            (r#"{"error":{"code":"429"}}"#, Kind::Throttled(None)),
+            (r#"{"error":{"code":503,"type":"x"}}"#, Kind::Transient),
+            (r#"{"error":{"status":"RESOURCE_EXHAUSTED","code":429}}"#, Kind::Throttled(None)),
+            (r#"{"error":{"code":"invalid_request_error","status":429}}"#, Kind::Permanent),
+            (r#"{"error":"Rate limit reached for m"}"#, Kind::Throttled(None)),
+            (r#"{"error":"This model's maximum context length is 8 tokens"}"#, Kind::Permanent),
+            (r#"{"error":"Unexpected endpoint or method."}"#, Kind::Transient),
+            (r#"{"object":"error","message":"m","type":"BadRequestError","code":400}"#, Kind::Permanent),
+            ("{}", Kind::Transient),
+            ("", Kind::Transient),
+        ] {
+            assert_eq!(of_error(error.as_bytes()).kind, kind, "{error}");
+        }
+        assert_eq!(of_error(br#"{"error":"m"}"#).said.and_then(|said| said.message).as_deref(), Some("m"));
     }
 
     async fn get(url: String) -> reqwest::Result<bytes::Bytes> {

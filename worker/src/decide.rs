@@ -45,6 +45,8 @@ pub(crate) fn decide(claimed: &Claimed, outcome: Result<Reply, Failure>, random:
         retryable: failure.kind != Kind::Permanent,
         attempt: claimed.attempt,
         upstream_status: failure.reply.as_ref().map(|reply| reply.status),
+        upstream_code: failure.said.as_ref().and_then(|said| said.word()),
+        upstream_message: failure.said.as_ref().and_then(|said| said.shown()),
     };
     let failures = claimed.failures.saturating_add(1);
     match failure.kind {

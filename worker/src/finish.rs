@@ -290,6 +290,8 @@ fn task_error(claimed: &Claimed, code: ErrorCode, message: &str) -> TaskError {
         retryable: true,
         attempt: claimed.attempt,
         upstream_status: None,
+        upstream_code: None,
+        upstream_message: None,
     }
 }
 

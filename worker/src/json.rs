@@ -36,6 +36,12 @@ pub(crate) fn members(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>
     serde_json::from_str::<Members<'_>>(text).map(|members| members.0)
 }
 
+/// The last value of one member that is not `null`, of the object that `text` is.
+pub(crate) fn member<'a>(text: &'a str, name: &str) -> serde_json::Result<Option<&'a RawValue>> {
+    let members = members(text)?;
+    Ok(members.into_iter().rfind(|(known, value)| known == name && !is_null(value)).map(|(_, value)| value))
+}
+
 /// Whether the value is `null`.
 pub(crate) fn is_null(value: &RawValue) -> bool {
     value.get() == "null"

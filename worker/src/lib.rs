@@ -3,10 +3,12 @@
 //! In: ids from the queue, rows from the store. Out: one call of a model server per attempt, one finish. Never here: HTTP from
 //! clients, and decisions that the store takes.
 //!
-//! The way of a task: `claim` → `backend` → `run` (→ `moderate`) → `upstream` (→ `tell`) → `decide` → `finish`.
+//! The way of a task: `claim` → `backend` → `run` (→ `moderate`) → `upstream` (→ `tell`) → `decide` → `finish`. What an upstream sends is
+//! read by `sse` and `fold`, judged by `answer`, and what it says of failures is read by `said` and judged by `classify`.
 //! Beside it: `lease` keeps the worker alive, `cancel` hears of cancelled tasks, `catalog` notes models, `breaker` judges upstreams by
 //! their calls, `probe` tries those that fail, and `webhook` tells receivers of ends.
 
+mod answer;
 mod backend;
 mod breaker;
 mod cancel;
@@ -25,6 +27,8 @@ mod moderate;
 mod probe;
 mod quarantine;
 mod run;
+mod said;
+mod sse;
 mod tell;
 #[cfg(test)]
 mod tests;

@@ -86,7 +86,7 @@ async fn ask(
 
 /// The same failure, told of the right model. What the moderation model answered is nobody's result.
 fn of_moderation(failure: Failure) -> Failure {
-    Failure { message: format!("moderation: {}", failure.message), reply: None, ..failure }
+    Failure { message: format!("moderation: {}", failure.message), reply: None, said: None, ..failure }
 }
 
 fn read(reply: &Reply, texts: usize) -> Result<bool, Failure> {

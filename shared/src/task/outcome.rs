@@ -104,7 +104,7 @@ impl ErrorCode {
     }
 }
 
-/// An error as clients see it. Never holds prompts, answers or keys.
+/// An error as clients see it. Never holds keys, and of prompts and answers no more than the upstream itself repeats in its error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskError {
     /// Stable code.
@@ -117,6 +117,13 @@ pub struct TaskError {
     pub attempt: u32,
     /// HTTP status of the upstream, if it answered.
     pub upstream_status: Option<u16>,
+    /// The upstream's own code or type for what went wrong, if it named one: at most 128 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_code: Option<String>,
+    /// What the upstream said went wrong, shortened and without logins and keys. It may repeat what the client has sent: for the task's own
+    /// project, never for a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_message: Option<String>,
 }
 
 /// How a run ends: what `finish` writes.

@@ -153,6 +153,8 @@ pub(super) fn error(code: ErrorCode, attempt: u32) -> TaskError {
         retryable: true,
         attempt,
         upstream_status: Some(503),
+        upstream_code: Some("busy".into()),
+        upstream_message: Some("Too much to do.".into()),
     }
 }
 

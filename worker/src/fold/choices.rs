@@ -2,7 +2,7 @@
 
 use super::{
     Malformed, Progress, Unfinished,
-    node::{Node, Object, write_list},
+    node::{Node, Object, Room, write_list},
 };
 use crate::{
     json::{is_null, members},
@@ -16,91 +16,119 @@ use shared::task::Usage;
 pub(crate) struct Choices {
     object: &'static str,
     top: Object,
-    choices: Vec<(u64, Node)>,
+    choices: Vec<(u64, Object)>,
+    /// How many the request asks for.
+    wanted: usize,
     pub(super) usage: Option<Usage>,
 }
 
 impl Choices {
-    pub(super) fn chat() -> Self {
-        Self::new(r#""chat.completion""#)
+    /// Of `/v1/chat/completions`.
+    pub(super) fn chat(wanted: usize) -> Self {
+        Self::new(r#""chat.completion""#, wanted)
     }
 
-    pub(super) fn text() -> Self {
-        Self::new(r#""text_completion""#)
+    /// Of `/v1/completions`.
+    pub(super) fn text(wanted: usize) -> Self {
+        Self::new(r#""text_completion""#, wanted)
     }
 
-    fn new(object: &'static str) -> Self {
-        Self { object, top: Object::default(), choices: Vec::new(), usage: None }
+    fn new(object: &'static str, wanted: usize) -> Self {
+        Self { object, top: Object::default(), choices: Vec::new(), wanted, usage: None }
     }
 
-    pub(super) fn push(&mut self, chunk: &str) -> Result<Progress, Malformed> {
+    pub(super) fn push(&mut self, chunk: &str, room: &mut Room) -> Result<Progress, Malformed> {
+        let mut is_news = false;
         for (name, value) in members(chunk)? {
             match name.as_str() {
-                "error" if !is_null(value) => return Ok(Progress::Failed(value.get().to_owned())),
+                // The whole chunk: not every server puts all that it says inside of `error`.
+                "error" if !is_null(value) => return Ok(Progress::Failed(chunk.to_owned())),
                 // Padding against traffic analysis: no part of the answer.
                 "obfuscation" => {}
-                "usage" if is_null(value) => {}
+                "usage" | "choices" if is_null(value) => {}
                 "usage" => {
-                    self.usage = tokens(value.get()).or(self.usage);
-                    self.top.set("usage", value);
+                    let told = tokens(value.get());
+                    // Some servers end with figures of nothing.
+                    if self.usage.is_none() || told.is_some_and(|told| told != Usage::default()) {
+                        is_news |= told.is_some() && told != self.usage;
+                        self.usage = told.or(self.usage);
+                        self.top.set("usage", value, room)?;
+                    }
                 }
                 "choices" => {
                     // Holds the place: choices are written from their own list.
                     self.top.put(usize::MAX, "choices", Node::List(Vec::new()));
+                    let before = room.changes();
                     for choice in serde_json::from_str::<Vec<&RawValue>>(value.get())? {
-                        self.push_choice(choice)?;
+                        if let Some(failed) = self.push_choice(choice, room)? {
+                            return Ok(failed);
+                        }
                     }
+                    is_news |= room.changes() != before;
                 }
-                _ => self.top.set(&name, value),
+                _ => self.top.set(&name, value, room)?,
             }
         }
-        Ok(Progress::More)
+        Ok(if is_news { Progress::More } else { Progress::Idle })
     }
 
-    fn push_choice(&mut self, chunk: &RawValue) -> Result<(), Malformed> {
+    fn push_choice(&mut self, chunk: &RawValue, room: &mut Room) -> Result<Option<Progress>, Malformed> {
         let members = members(chunk.get())?;
-        let index = members.iter().find(|(name, _)| name == "index");
-        let index = index.map_or(Ok(0), |(_, value)| value.get().parse::<u64>()).map_err(|_| Malformed)?;
-        let at = self.choices.binary_search_by_key(&index, |(index, _)| *index).unwrap_or_else(|at| {
-            self.choices.insert(at, (index, Node::Object(Object::default())));
-            at
-        });
-        let Node::Object(choice) = &mut self.choices[at].1 else { return Err(Malformed) };
-        for (name, value) in members {
+        let find = |wanted: &str| {
+            members.iter().rfind(|(name, value)| name == wanted && !is_null(value)).map(|(_, value)| *value)
+        };
+        if find("error").is_some() {
+            return Ok(Some(Progress::Failed(chunk.get().to_owned())));
+        }
+        let index = find("index").map_or(Ok(0), |index| index.get().trim_matches('"').parse());
+        let index: u64 = index.map_err(|_| Malformed::Unreadable)?;
+        let at = match self.choices.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(at) => at,
+            Err(at) => {
+                room.take(1)?;
+                self.choices.insert(at, (index, Object::default()));
+                at
+            }
+        };
+        let choice = &mut self.choices[at].1;
+        for (name, value) in &members {
             match name.as_str() {
                 "delta" => {
                     if choice.get("message").is_none() {
                         choice.put(usize::MAX, "message", Node::Object(Object::default()));
                     }
-                    if let Some(Node::Object(message)) = choice.get_mut("message")
-                        && !is_null(value)
-                    {
-                        message.grow_all(value, 1)?;
+                    if !is_null(value) {
+                        choice.grow("message", value, room)?;
                     }
                 }
-                "text" | "logprobs" => choice.grow(&name, value)?,
-                _ => choice.set(&name, value),
+                // Some servers repeat all that there is beside each delta.
+                "message" if find("delta").is_some() => {}
+                "text" | "logprobs" | "token_ids" => choice.grow(name, value, room)?,
+                _ => choice.set(name, value, room)?,
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Whether all choices have come, each with the reason of its end.
+    pub(super) fn is_finished(&self) -> bool {
+        let is_finished = |(_, choice): &(u64, Object)| choice.word("finish_reason").is_some();
+        self.choices.len() >= self.wanted.max(1) && self.choices.iter().all(is_finished)
     }
 
     pub(super) fn finish(mut self) -> Result<String, Unfinished> {
-        if self.choices.is_empty() {
-            return Err(Unfinished::Truncated);
-        }
         for (_, choice) in &mut self.choices {
-            let Node::Object(choice) = choice else { return Err(Unfinished::Truncated) };
-            match choice.get("finish_reason") {
-                Some(Node::Text(reason)) if reason == "abort" || reason == "error" => {
-                    return Err(Unfinished::Aborted);
-                }
-                Some(Node::Text(_)) => {}
-                _ => return Err(Unfinished::Truncated),
+            match choice.word("finish_reason") {
+                Some("abort" | "error") => return Err(Unfinished::Aborted),
+                Some(_) => {}
+                None => return Err(Unfinished::Truncated),
             }
             if let Some(Node::Object(message)) = choice.get_mut("message") {
                 complete(message);
             }
+        }
+        if self.choices.is_empty() {
+            return Err(Unfinished::Truncated);
         }
         self.write().ok_or(Unfinished::Truncated)
     }
@@ -112,9 +140,10 @@ impl Choices {
 
     fn write(mut self) -> Option<String> {
         let object = RawValue::from_string(self.object.to_owned()).ok()?;
-        self.top.set("object", &object);
+        self.top.put(usize::MAX, "object", Node::Raw(object));
         let (mut choices, mut body) = (String::new(), String::new());
-        write_list(self.choices.iter().map(|(_, choice)| choice), &mut choices);
+        let nodes: Vec<Node> = self.choices.into_iter().map(|(_, choice)| Node::Object(choice)).collect();
+        write_list(nodes.iter(), &mut choices);
         self.top.put(usize::MAX, "choices", Node::Raw(RawValue::from_string(choices).ok()?));
         self.top.write(&mut body);
         Some(body)

@@ -3,7 +3,7 @@
 use super::*;
 
 fn fold(endpoint: &str, chunks: &[&str]) -> Result<String, Unfinished> {
-    let mut fold = Fold::of(endpoint).unwrap();
+    let mut fold = Fold::of(endpoint, 1).unwrap();
     for chunk in chunks {
         assert!(!matches!(fold.push(chunk).unwrap(), Progress::Failed(_)), "{chunk}");
     }
@@ -123,13 +123,18 @@ fn what_did_not_end_is_no_answer() {
 
 #[test]
 fn errors_inside_a_stream_are_seen() {
-    for endpoint in ["/v1/chat/completions", "/v1/responses"] {
-        let progress = Fold::of(endpoint).unwrap().push(r#"{"error":{"code":500}}"#);
-        assert_eq!(progress, Ok(Progress::Failed(r#"{"code":500}"#.into())), "{endpoint}");
+    for (endpoint, error) in [
+        ("/v1/chat/completions", r#"{"error":{"code":500}}"#),
+        ("/v1/chat/completions", r#"{"error":"busy","choices":[]}"#),
+        ("/v1/chat/completions", r#"{"choices":[{"error":{"code":502},"finish_reason":"error"}]}"#),
+        ("/v1/responses", r#"{"error":{"code":500}}"#),
+        ("/v1/responses", r#"{"type":"error","code":"server_error","message":"m"}"#),
+        ("/v1/messages", r#"{"type":"error","error":{"type":"overloaded_error"}}"#),
+        ("/v1/messages", r#"{"error":"busy"}"#),
+    ] {
+        let progress = Fold::of(endpoint, 1).unwrap().push(error);
+        assert!(matches!(progress, Ok(Progress::Failed(_))), "{error}: {progress:?}");
     }
-    let progress =
-        Fold::of("/v1/messages").unwrap().push(r#"{"type":"error","error":{"type":"overloaded_error"}}"#);
-    assert_eq!(progress, Ok(Progress::Failed(r#"{"type":"overloaded_error"}"#.into())));
 }
 
 #[test]
@@ -141,7 +146,7 @@ fn depth_is_the_upstreams_problem() {
 
 #[test]
 fn what_has_come_so_far_has_the_form_of_the_whole() {
-    let mut chat = Fold::of("/v1/chat/completions").unwrap();
+    let mut chat = Fold::of("/v1/chat/completions", 1).unwrap();
     assert_eq!(chat.so_far(), None);
     chat.push(r#"{"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":"a"}}]}"#).unwrap();
     chat.push(r#"{"id":"c","choices":[{"index":0,"delta":{"content":"b"}}]}"#).unwrap();
@@ -149,7 +154,7 @@ fn what_has_come_so_far_has_the_form_of_the_whole() {
     assert_eq!(chat.so_far().as_deref(), Some(so_far));
     assert_eq!(chat.finish(), Err(Unfinished::Truncated), "it is not whole for all that");
 
-    let mut message = Fold::of("/v1/messages").unwrap();
+    let mut message = Fold::of("/v1/messages", 1).unwrap();
     assert_eq!(message.so_far(), None);
     for event in [
         r#"{"type":"message_start","message":{"id":"m","content":[]}}"#,
@@ -161,4 +166,115 @@ fn what_has_come_so_far_has_the_form_of_the_whole() {
     let so_far: serde_json::Value = serde_json::from_str(&message.so_far().unwrap()).unwrap();
     assert_eq!(so_far["content"][0]["input"], serde_json::json!({}), "half of an input is none");
     assert_eq!(message.finish(), Err(Unfinished::Truncated));
+}
+
+fn message(chunks: &[&str]) -> serde_json::Value {
+    let chunks: Vec<String> = chunks
+        .iter()
+        .map(|delta| format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#))
+        .chain([r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#.to_owned()])
+        .collect();
+    let chunks: Vec<&str> = chunks.iter().map(String::as_str).collect();
+    let body = fold("/v1/chat/completions", &chunks).unwrap();
+    serde_json::from_str::<serde_json::Value>(&body).unwrap()["choices"][0]["message"].take()
+}
+
+#[test]
+fn calls_are_told_apart_by_whatever_names_them() {
+    let named = |message: serde_json::Value| -> Vec<(String, String)> {
+        let calls = message["tool_calls"].as_array().unwrap().iter();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+        calls.map(|call| (text(&call["function"]["name"]), text(&call["function"]["arguments"]))).collect()
+    };
+    let pair =
+        |a: (&str, &str), b: (&str, &str)| [a, b].map(|(name, args)| (name.to_owned(), args.to_owned()));
+    // All of index 0, whole, with ids; one of the same name.
+    let got = named(message(&[
+        r#"{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}]}"#,
+        r#"{"tool_calls":[{"index":0,"id":"b","function":{"name":"f","arguments":"{\"x\":1}"}}]}"#,
+    ]));
+    assert_eq!(got, pair(("f", r#"{"x":1}"#), ("f", r#"{"x":1}"#)));
+    // Whole, without an id or an index; two in one chunk.
+    let got = named(message(&[
+        r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}},{"id":"","function":{"name":"f","arguments":"{}"}}]}"#,
+    ]));
+    assert_eq!(got, pair(("f", "{}"), ("f", "{}")));
+    // A new id with every piece of the same call.
+    let got = named(message(&[
+        r#"{"tool_calls":[{"index":0,"id":"a1","function":{"name":"f","arguments":"{\"x\""}}]}"#,
+        r#"{"tool_calls":[{"index":0,"id":"a2","function":{"name":"f","arguments":":1}"}}]}"#,
+        r#"{"tool_calls":[{"index":1,"id":"b1","function":{"name":"f","arguments":""}}]}"#,
+        r#"{"tool_calls":[{"index":1,"id":"b2","function":{"arguments":"{}"}}]}"#,
+    ]));
+    assert_eq!(got, pair(("f", r#"{"x":1}"#), ("f", "{}")));
+    // Pieces of two calls, neither with an index, by their ids.
+    let got = named(message(&[
+        r#"{"tool_calls":[{"id":"a","function":{"name":"f","arguments":""}},{"id":"b","function":{"name":"g","arguments":""}}]}"#,
+        r#"{"tool_calls":[{"id":"a","function":{"arguments":"{}"}},{"id":"b","function":{"arguments":"{"}}]}"#,
+        r#"{"tool_calls":[{"function":{"arguments":"}"}}]}"#,
+    ]));
+    assert_eq!(got, pair(("f", "{}"), ("g", "{}")));
+    // An index in quotes.
+    let got = named(message(&[
+        r#"{"tool_calls":[{"index":"1","id":"b","function":{"name":"g","arguments":"{}"}}]}"#,
+        r#"{"tool_calls":[{"index":"0","id":"a","function":{"name":"f","arguments":"{}"}}]}"#,
+    ]));
+    assert_eq!(got, pair(("f", "{}"), ("g", "{}")));
+}
+
+#[test]
+fn what_is_repeated_is_not_joined_and_what_is_blank_replaces_nothing() {
+    let got = message(&[
+        r#"{"role":"assistant","content":"a","provider":"p","audio":{"id":"x","data":"AA","transcript":"h"}}"#,
+        r#"{"role":"assistant","content":"a","provider":"p","audio":{"id":"x","data":"BB","transcript":"i","expires_at":7}}"#,
+        r#"{"role":"","content":"","provider":"","audio":null,"images":[{"url":"u"}]}"#,
+        r#"{"images":[{"url":"v"}],"annotations":[]}"#,
+    ]);
+    assert_eq!(
+        got,
+        serde_json::json!({"role": "assistant", "content": "aa", "provider": "p", "images": [{"url": "u"}, {"url": "v"}],
+            "annotations": [], "audio": {"id": "x", "data": "AABB", "transcript": "hi", "expires_at": 7}})
+    );
+}
+
+#[test]
+fn answers_of_too_many_members_are_none() {
+    let chunk = |delta: String| format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
+    let joined =
+        |some: std::ops::Range<u32>, one: &dyn Fn(u32) -> String| some.map(one).collect::<Vec<_>>().join(",");
+    let members = |n: u32| joined(300 * n..300 * (n + 1), &|n| format!(r#""m{n}":0"#));
+    let calls = |n: u32| joined(3_000 * n..3_000 * (n + 1), &|n| format!(r#"{{"index":{n}}}"#));
+    for chunks in [
+        [chunk(format!("{{{}}}", members(0))), chunk(format!("{{{}}}", members(1)))],
+        [0, 1].map(|n| chunk(format!(r#"{{"tool_calls":[{}]}}"#, calls(n)))),
+        [0, 1].map(|n| chunk(format!(r#"{{"reasoning_details":[{}]}}"#, calls(n)))),
+    ] {
+        let mut fold = Fold::of("/v1/chat/completions", 1).unwrap();
+        assert!(fold.push(&chunks[0]).is_ok());
+        assert!(matches!(fold.push(&chunks[1]), Err(Malformed::TooManyMembers(_))), "{}", &chunks[1][..60]);
+    }
+    // Elements that do not grow cost no more than their text.
+    let mut fold = Fold::of("/v1/chat/completions", 1).unwrap();
+    let many = chunk(format!(r#"{{"images":[{}]}}"#, joined(0..100_000, &|n| n.to_string())));
+    assert!((0..4).all(|_| fold.push(&many).is_ok()));
+}
+
+#[test]
+fn a_tools_input_may_be_cut_off_in_an_orderly_way() {
+    let events = |reason: &str| {
+        [
+            r#"{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","content":[],"stop_reason":null}}"#.to_owned(),
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#.to_owned(),
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\"a\": [1, \"x\"], \"b\": \"\\u00"}}"#.to_owned(),
+            format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{reason}"}}}}"#),
+            r#"{"type":"message_stop"}"#.to_owned(),
+        ]
+    };
+    let fold = |reason: &str| {
+        let events = events(reason);
+        fold("/v1/messages", &events.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let body: serde_json::Value = serde_json::from_str(&fold("max_tokens").unwrap()).unwrap();
+    assert_eq!(body["content"][0]["input"], serde_json::json!({"a": [1, "x"]}));
+    assert_eq!(fold("tool_use"), Err(Unfinished::Truncated));
 }

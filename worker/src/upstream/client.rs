@@ -1,5 +1,6 @@
 //! HTTP clients of the configured upstreams. An HTTP/2 upstream is one connection per client: several clients take turns.
 
+use super::wish::Wishes;
 use crate::breaker::Pulse;
 use http::HeaderValue;
 use reqwest::{Client, redirect::Policy};
@@ -28,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) pulse: Pulse,
     /// The slot of the one task that tries it while it fails.
     pub(crate) trial: Arc<Semaphore>,
+    /// What may be added to its requests.
+    pub(super) wishes: Wishes,
     clients: Vec<Client>,
     turn: AtomicUsize,
 }
@@ -70,6 +73,7 @@ impl Server {
             authorization: authorization.transpose()?,
             clients: (0..config.worker.shards.max(1)).map(|_| client()).collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
+            wishes: Wishes::default(),
             pulse: Pulse::default(),
             trial: Arc::new(Semaphore::new(1)),
         })

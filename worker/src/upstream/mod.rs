@@ -1,20 +1,23 @@
 //! One call of a model server: body out, answer in, as one reply or one failure.
 
+mod body;
 pub(crate) mod client;
 mod relay_deltas;
 mod relay_lifecycle;
 mod request;
-mod sse;
 #[cfg(test)]
 mod tests;
+mod wish;
 
 use crate::{
-    classify::{Failure, Kind, of_status, of_transport},
+    answer::{Form, NoAnswer, Wanted, is_whole, judge},
+    classify::{Failure, Kind, of_error, of_status, of_transport},
     fold::Fold,
+    said::Said,
     tell::Teller,
-    usage::look,
 };
-use bytes::{Bytes, BytesMut};
+use body::Body;
+use bytes::Bytes;
 use client::Server;
 use http::{Method, header};
 use reqwest::{RequestBuilder, Response};
@@ -24,8 +27,8 @@ use shared::{
     store::Claimed,
     task::{ErrorCode, Relay, Usage},
 };
-use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use wish::Wish;
 
 /// What the upstream answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,39 +67,62 @@ impl Call<'_> {
     /// Dropping the future closes the upstream connection.
     pub(crate) async fn make(mut self) -> Result<Reply, Failure> {
         let begun = Instant::now();
+        let wanted = Wanted::of(&self.claimed.endpoint, &self.body);
         let fold = match self.claimed.relay {
-            Relay::Deltas => Fold::of(&self.claimed.endpoint),
+            Relay::Deltas => Fold::of(&self.claimed.endpoint, wanted.choices),
             Relay::Lifecycle => None,
         };
         let response = self.send(fold.is_some()).await?;
         failpoint::pass(Point::RunAnswered);
         metrics::histogram!("longhaul_upstream_ttft_seconds").record(begun.elapsed().as_secs_f64());
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        if !response.status().is_success() {
-            let reply = relay_lifecycle::read(response, self.limits).await?;
-            return Err(of_status(status, &headers, &reply.body).with(reply));
-        }
-        let is_stream = content_type(&response).trim_start().starts_with("text/event-stream");
+        let mut body = Body::of(response, self.limits);
+        // Labels lie: the first bytes say whether it is a stream.
+        let form = body.peek().await?;
         let reply = match fold {
-            Some(fold) if is_stream => relay_deltas::relay(response, fold, &mut self).await?,
-            _ => relay_lifecycle::read(response, self.limits).await?,
+            Some(fold) if form == Form::Stream => relay_deltas::relay(body, fold, &mut self).await?,
+            _ => {
+                let (endpoint, content_type) = (&self.claimed.endpoint, body.head().content_type);
+                let whole = |body: &[u8]| is_whole(endpoint, wanted, &content_type, body);
+                relay_lifecycle::read(body, whole).await?
+            }
         };
-        self.judge(reply)
+        self.judge(wanted, reply)
     }
 
+    /// Sends the request; asks for a stream if `streamed`, as far as the upstream takes that for this model. What is refused because of
+    /// what Longhaul added is sent once more without: that is not the task's fault.
     async fn send(&self, streamed: bool) -> Result<Response, Failure> {
-        let options = matches!(&*self.claimed.endpoint, "/v1/chat/completions" | "/v1/completions");
-        let (body, accept) = if streamed {
-            let body = request::streamed(&self.body, options).map_err(|_| {
-                Failure::new(
-                    Kind::Permanent,
-                    ErrorCode::UpstreamRejected,
-                    "the request body is not a JSON object",
-                )
-            })?;
-            (body, "text/event-stream, application/json")
-        } else {
-            (self.body.clone(), "application/json, */*")
+        let (memory, model) = (&self.server.wishes, &self.claimed.model);
+        let mut wish = if streamed { memory.of(model) } else { Wish::Nothing };
+        loop {
+            let response = self.send_as(wish).await?;
+            if response.status().is_success() {
+                if streamed {
+                    memory.note(model, wish);
+                }
+                return Ok(response);
+            }
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            let reply = relay_lifecycle::read_refusal(Body::of(response, self.limits)).await;
+            match wish.less(status, &reply.body) {
+                Some(less) => wish = less,
+                None => return Err(of_status(status, &headers, &reply.body).with(reply)),
+            }
+        }
+    }
+
+    async fn send_as(&self, wish: Wish) -> Result<Response, Failure> {
+        let has_options = matches!(&*self.claimed.endpoint, "/v1/chat/completions" | "/v1/completions");
+        let (body, accept) = match wish {
+            Wish::Nothing => (self.body.clone(), "application/json, */*"),
+            Wish::Stream | Wish::StreamWithUsage => {
+                let options = has_options && wish == Wish::StreamWithUsage;
+                let body = request::streamed(&self.body, options).map_err(|_| {
+                    let message = "the request body is not a JSON object";
+                    Failure::new(Kind::Permanent, ErrorCode::UpstreamRejected, message)
+                })?;
+                (body, "text/event-stream, application/json")
+            }
         };
         let request = self
             .server
@@ -109,20 +135,21 @@ impl Call<'_> {
         send(request, self.server, self.limits).await
     }
 
-    /// A success status is not yet a success: an error object may stand in place of the answer.
-    fn judge(self, reply: Reply) -> Result<Reply, Failure> {
-        let Reply { content_type, body, .. } = &reply;
-        let said = match look(body) {
-            Ok(said) => said,
-            // Anything but JSON is kept as it came, if it does not claim to be JSON.
-            Err(_) if !content_type.contains("json") => return Ok(reply),
-            Err(_) => return Err(malformed("the upstream's answer is not the JSON that it claims to be")),
+    /// A success status is not yet a success.
+    fn judge(self, wanted: Wanted, reply: Reply) -> Result<Reply, Failure> {
+        let judged = judge(&self.claimed.endpoint, wanted, &reply.content_type, &reply.body);
+        *self.spent = judged.usage.or(*self.spent);
+        let failure = match judged.verdict {
+            Ok(()) => return Ok(reply),
+            Err(NoAnswer::Error) => of_error(&reply.body),
+            Err(NoAnswer::Aborted) => gave_up(),
+            Err(NoAnswer::Unfinished) => {
+                let message = "the upstream's answer does not say that it is whole";
+                Failure::new(Kind::Transient, ErrorCode::UpstreamTruncated, message)
+            }
+            Err(NoAnswer::Other(why)) => malformed(why).saying(Said::read(&reply.body)),
         };
-        *self.spent = said.usage.or(*self.spent);
-        match said.error.map(crate::classify::of_error_object) {
-            Some(failure) => Err(failure.with(reply)),
-            None => Ok(reply),
-        }
+        Err(failure.with(reply))
     }
 }
 
@@ -160,35 +187,11 @@ pub(crate) async fn post(
         server.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json").body(body);
     let response = send(request, server, limits).await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let reply = relay_lifecycle::read(response, limits).await?;
-    if (200..300).contains(&status) { Ok(reply) } else { Err(of_status(status, &headers, &reply.body)) }
-}
-
-/// The next piece of the answer's body; `None` at its end.
-async fn piece(response: &mut Response, limit: Duration) -> Result<Option<Bytes>, Failure> {
-    match timeout(limit, response.chunk()).await {
-        Ok(piece) => piece.map_err(|_| {
-            // Whatever broke it, the answer has begun and not ended.
-            Failure::new(Kind::Transient, ErrorCode::UpstreamTruncated, "the upstream's answer broke off")
-        }),
-        Err(_) => Err(silence("the upstream fell silent inside its answer")),
+    let body = Body::of(response, limits);
+    if (200..300).contains(&status) {
+        return relay_lifecycle::read(body, |_| false).await;
     }
-}
-
-/// An empty reply with the response's head.
-fn head(response: &Response) -> Reply {
-    let request_id = response.headers().get("x-request-id").or_else(|| response.headers().get("request-id"));
-    Reply {
-        status: response.status().as_u16(),
-        content_type: content_type(response).to_owned(),
-        request_id: request_id.and_then(|value| value.to_str().ok()).map(str::to_owned),
-        body: Bytes::new(),
-    }
-}
-
-fn content_type(response: &Response) -> &str {
-    let value = response.headers().get(header::CONTENT_TYPE);
-    value.and_then(|value| value.to_str().ok()).unwrap_or("application/octet-stream")
+    Err(of_status(status, &headers, &relay_lifecycle::read_refusal(body).await.body))
 }
 
 fn silence(message: &str) -> Failure {
@@ -199,33 +202,6 @@ fn malformed(message: &str) -> Failure {
     Failure::new(Kind::Transient, ErrorCode::UpstreamMalformed, message)
 }
 
-/// Gathers a body up to a limit, without a copy if it is one piece.
-#[derive(Default)]
-struct Gathered {
-    first: Bytes,
-    rest: BytesMut,
-}
-
-impl Gathered {
-    /// Adds a piece. Repeating a request whose answer is too long would only make another one.
-    fn add(&mut self, piece: Bytes, bytes_max: usize) -> Result<(), Failure> {
-        let len = self.first.len().max(self.rest.len()) + piece.len();
-        if len > bytes_max {
-            let message = format!("the upstream's answer is longer than {bytes_max} bytes");
-            return Err(Failure::new(Kind::Permanent, ErrorCode::UpstreamMalformed, message));
-        }
-        if self.first.is_empty() && self.rest.is_empty() {
-            self.first = piece;
-            return Ok(());
-        }
-        if self.rest.is_empty() {
-            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        self.rest.extend_from_slice(&piece);
-        Ok(())
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
-    }
+fn gave_up() -> Failure {
+    Failure::new(Kind::Transient, ErrorCode::UpstreamFailed, "the upstream gave up on the request")
 }

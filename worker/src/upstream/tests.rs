@@ -9,7 +9,10 @@ use shared::{
     events::{Append, Appended},
     task::EventKind,
 };
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -41,17 +44,33 @@ struct Told {
 
 /// Calls a server that follows the script.
 async fn call(script: Script, body: &'static str, limits: impl FnOnce(&mut config::Worker)) -> Told {
-    let seen = Arc::new(Mutex::new(String::new()));
-    let note = seen.clone();
+    let (mut told, _) = calls_within(&[script], body, 1, limits).await;
+    told.remove(0)
+}
+
+/// Calls a server that follows the scripts, one after the other, the last one for ever, `times` in a row; what it was sent comes second.
+async fn calls(scripts: &[Script], body: &'static str, times: usize) -> (Vec<Told>, Vec<String>) {
+    calls_within(scripts, body, times, |_| {}).await
+}
+
+async fn calls_within(
+    scripts: &[Script],
+    body: &'static str,
+    times: usize,
+    limits: impl FnOnce(&mut config::Worker),
+) -> (Vec<Told>, Vec<String>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (note, scripts) = (seen.clone(), scripts.to_vec());
     let app = Router::new().fallback(any(move |request: Request| {
-        let (script, note) = (script.clone(), note.clone());
+        let (scripts, note) = (scripts.clone(), note.clone());
         async move {
             let names = ["longhaul-task-id", "longhaul-attempt", "authorization"];
             let head: Vec<_> = names.map(|name| request.headers().contains_key(name)).into();
             let path = request.uri().path().to_owned();
             let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
-            *note.lock().unwrap() = format!("{path} {head:?} {}", String::from_utf8_lossy(&body));
-            answer(script)
+            let mut seen = note.lock().unwrap();
+            seen.push(format!("{path} {head:?} {}", String::from_utf8_lossy(&body)));
+            answer(scripts[(seen.len() - 1).min(scripts.len() - 1)].clone())
         }
     }));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,24 +82,30 @@ async fn call(script: Script, body: &'static str, limits: impl FnOnce(&mut confi
     config.upstreams =
         vec![Upstream { name: "u".into(), url, key: Some(config::Secret::new("k")), endpoints: vec![] }];
     limits(&mut config.worker);
-    let appends = Arc::new(Mutex::new(Vec::new()));
-    let shout = Shout::start(&mut tasks, Arc::new(Quiet(appends.clone())));
-    let claimed = claimed("/v1/chat/completions");
-    let (servers, mut spent) = (open(&config).unwrap(), None);
-    let begun = Instant::now();
-    let mut teller = Teller::new(shout, &claimed, CancellationToken::new());
-    let call = Call {
-        claimed: &claimed,
-        body: body.into(),
-        server: &servers["u"],
-        limits: &config.worker,
-        teller: &mut teller,
-        spent: &mut spent,
-    };
-    let outcome = call.make().await;
-    let took = begun.elapsed();
-    let (appends, request) = (appends.lock().unwrap().clone(), seen.lock().unwrap().clone());
-    Told { outcome, spent, appends, floor: teller.floor(), took, request }
+    let servers = open(&config).unwrap();
+    let mut all = Vec::new();
+    for _ in 0..times {
+        let appends = Arc::new(Mutex::new(Vec::new()));
+        let shout = Shout::start(&mut tasks, Arc::new(Quiet(appends.clone())));
+        let claimed = claimed("/v1/chat/completions");
+        let (begun, mut spent) = (Instant::now(), None);
+        let mut teller = Teller::new(shout, &claimed, CancellationToken::new());
+        let call = Call {
+            claimed: &claimed,
+            body: body.into(),
+            server: &servers["u"],
+            limits: &config.worker,
+            teller: &mut teller,
+            spent: &mut spent,
+        };
+        let outcome = call.make().await;
+        let took = begun.elapsed();
+        let (appends, request) = (appends.lock().unwrap().clone(), seen.lock().unwrap().last().cloned());
+        let request = request.unwrap_or_default();
+        all.push(Told { outcome, spent, appends, floor: teller.floor(), took, request });
+    }
+    let seen = seen.lock().unwrap().clone();
+    (all, seen)
 }
 
 fn answer(script: Script) -> Response {
@@ -215,7 +240,7 @@ async fn silence_has_its_limits() {
 
 #[tokio::test]
 async fn what_is_no_stream_is_kept_byte_for_byte() {
-    let body = " {\"choices\" : [], \"usage\":{\"prompt_tokens\":3}} ";
+    let body = " {\"choices\" : [{\"message\":{\"content\":\"\"},\"finish_reason\":\"stop\"}], \"usage\":{\"prompt_tokens\":3}} ";
     let told = call(json(200, body), "{}", |_| {}).await;
     assert_eq!(told.outcome.unwrap().body, body);
     assert_eq!(told.spent.map(|usage| usage.input_tokens), Some(3));
@@ -229,4 +254,85 @@ async fn what_is_no_stream_is_kept_byte_for_byte() {
 async fn a_body_that_cannot_stream_is_refused() {
     let told = call(json(200, "{}"), "[]", |_| {}).await;
     assert_eq!(code(&told), (Kind::Permanent, ErrorCode::UpstreamRejected));
+}
+
+#[tokio::test]
+async fn a_whole_answer_needs_no_orderly_end() {
+    // Silence, signs of life for ever, and a broken connection after the reason of the end and the figures.
+    let silent = call(stream(&[(0, FIRST), (0, LAST), (30_000, DONE)]), "{}", |_| {}).await;
+    assert_eq!(silent.outcome.unwrap().body, FOLDED);
+    assert!(silent.took < Duration::from_secs(15), "{:?}", silent.took);
+    let mut alive = vec![(0, FIRST), (0, LAST)];
+    alive.extend(std::iter::repeat_n((100, ": ping\n\n"), 300));
+    let alive = call(stream(&alive), "{}", |_| {}).await;
+    assert_eq!(alive.outcome.unwrap().body, FOLDED);
+    assert!(alive.took < Duration::from_secs(15), "{:?}", alive.took);
+    // What was written just before the break may be lost with it: that is the comment.
+    let broken = Script { breaks: true, ..stream(&[(0, FIRST), (0, LAST), (100, ": bye\n\n")]) };
+    assert_eq!(call(broken, "{}", |_| {}).await.outcome.unwrap().body, FOLDED);
+    let spoilt = stream(&[(0, FIRST), (0, LAST), (0, "data: {\"error\":\"too late\"}\n\n")]);
+    assert_eq!(call(spoilt, "{}", |_| {}).await.outcome.unwrap().body, FOLDED);
+    // The same for one that is not streamed.
+    let whole = Script { pieces: vec![(0, FOLDED), (30_000, " ")], ..json(200, "") };
+    let whole = call(whole, "{}", |_| {}).await;
+    assert_eq!(whole.outcome.unwrap().body, FOLDED);
+    assert!(whole.took < Duration::from_secs(15), "{:?}", whole.took);
+}
+
+#[tokio::test]
+async fn signs_of_life_do_not_keep_a_slot_for_ever() {
+    let mut alive = vec![(0, FIRST)];
+    alive.extend(std::iter::repeat_n((20, ": ping\n\n"), 500));
+    let short = |limits: &mut config::Worker| {
+        (limits.first_byte_timeout, limits.idle_timeout) =
+            (Duration::from_millis(300), Duration::from_millis(200));
+    };
+    let told = call(stream(&alive), "{}", short).await;
+    assert_eq!(code(&told), (Kind::Transient, ErrorCode::UpstreamTimeout));
+}
+
+#[tokio::test]
+async fn labels_do_not_count() {
+    let body = r#"{"choices":[{"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}"#;
+    let labelled = |content_type, script: Script| Script { content_type, ..script };
+    let told = call(labelled("text/event-stream", json(200, body)), "{}", |_| {}).await;
+    assert_eq!(told.outcome.unwrap().body, body);
+    for label in ["application/json", "text/plain", "application/x-ndjson"] {
+        let told = call(labelled(label, stream(&[(0, FIRST), (0, LAST), (0, DONE)])), "{}", |_| {}).await;
+        assert_eq!(told.outcome.unwrap().body, FOLDED, "{label}");
+    }
+    let refused = r#"{"error":{"message":"no such tool","code":400}}"#;
+    let told = call(labelled("text/event-stream", json(200, refused)), "{}", |_| {}).await;
+    assert_eq!(code(&told), (Kind::Permanent, ErrorCode::UpstreamRejected));
+    // A refusal that is never ended has been said all the same.
+    let hanging = Script { pieces: vec![(0, refused), (60_000, " ")], ..json(400, "") };
+    let told = call(labelled("text/event-stream", hanging), "{}", |_| {}).await;
+    assert_eq!(code(&told), (Kind::Permanent, ErrorCode::UpstreamRejected));
+    let said = told.outcome.unwrap_err().said.unwrap();
+    assert_eq!(said.message.as_deref(), Some("no such tool"));
+}
+
+#[tokio::test]
+async fn what_is_added_may_be_refused() {
+    // Once more without the stream, and never with it again: two requests, then one.
+    let refusal =
+        json(400, r#"{"error":{"message":"your organization must be verified to stream","param":"stream"}}"#);
+    let body = r#"{"choices":[{"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}"#;
+    let script = [refusal, json(200, body)];
+    let (told, requests) = calls(&script, r#"{"model":"m"}"#, 2).await;
+    assert!(told.iter().all(|told| told.outcome.as_ref().is_ok_and(|reply| reply.body == body)));
+    let streams: Vec<bool> = requests.iter().map(|request| request.contains("\"stream\":true")).collect();
+    assert_eq!(streams, [true, false, false]);
+    // Only the figures are refused.
+    let refusal =
+        json(422, r#"{"detail":[{"loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}"#);
+    let whole = Script { pieces: vec![(0, FIRST), (0, LAST), (0, DONE)], ..stream(&[]) };
+    let (told, requests) = calls(&[refusal, whole], r#"{"model":"m"}"#, 2).await;
+    assert!(told.iter().all(|told| told.outcome.is_ok()));
+    let options: Vec<bool> = requests.iter().map(|request| request.contains("stream_options")).collect();
+    assert_eq!(options, [true, false, false]);
+    // A refusal of the client's own words is final.
+    let refusal = json(400, r#"{"error":{"message":"temperature is out of range"}}"#);
+    let (told, requests) = calls(&[refusal], r#"{"model":"m"}"#, 1).await;
+    assert_eq!((code(&told[0]), requests.len()), ((Kind::Permanent, ErrorCode::UpstreamRejected), 1));
 }

@@ -81,6 +81,8 @@ struct Failure<'a> {
     retryable: bool,
     attempt: u32,
     upstream_status: Option<u16>,
+    upstream_code: Option<&'a str>,
+    upstream_message: Option<&'a str>,
 }
 
 /// The answer, byte for byte.
@@ -130,6 +132,8 @@ fn failure(error: &TaskError) -> Failure<'_> {
         retryable: error.retryable,
         attempt: error.attempt,
         upstream_status: error.upstream_status,
+        upstream_code: error.upstream_code.as_deref(),
+        upstream_message: error.upstream_message.as_deref(),
     }
 }
 

@@ -253,6 +253,8 @@ pub(super) async fn stop(
         retryable: stop.code != ErrorCode::Cancelled,
         attempt,
         upstream_status: None,
+        upstream_code: None,
+        upstream_message: None,
     };
     let end_of_it = End {
         task,

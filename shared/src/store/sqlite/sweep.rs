@@ -200,6 +200,8 @@ async fn crashed(
         retryable: true,
         attempt,
         upstream_status: None,
+        upstream_code: None,
+        upstream_message: None,
     };
     let next = Recur {
         task,

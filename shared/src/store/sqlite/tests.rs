@@ -78,7 +78,15 @@ fn ended(task: TaskId, attempt: u32, state: State) -> Finish {
 
 fn error(attempt: u32) -> TaskError {
     let (code, message) = (ErrorCode::UpstreamFailed, "no".to_owned());
-    TaskError { code, message, retryable: true, attempt, upstream_status: Some(500) }
+    TaskError {
+        code,
+        message,
+        retryable: true,
+        attempt,
+        upstream_status: Some(500),
+        upstream_code: None,
+        upstream_message: None,
+    }
 }
 
 fn again(task: TaskId, attempt: u32, delay: Duration) -> Again {

@@ -5,11 +5,11 @@
 
 /// The event is longer than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 /// Reads one stream.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
@@ -21,7 +21,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// Refuses events that are longer than `bytes_max`.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             line: Vec::new(),
             data: Vec::new(),
@@ -33,7 +33,7 @@ impl Decoder {
     }
 
     /// Takes the next piece, cut anywhere; adds the data of the events that end in it to `events`.
-    pub(super) fn feed(&mut self, mut piece: &[u8], events: &mut Vec<Vec<u8>>) -> Result<(), TooLong> {
+    pub(crate) fn feed(&mut self, mut piece: &[u8], events: &mut Vec<Vec<u8>>) -> Result<(), TooLong> {
         if self.after_cr && !piece.is_empty() {
             self.after_cr = false;
             piece = piece.strip_prefix(b"\n").unwrap_or(piece);
