@@ -46,4 +46,4 @@ pub use services::{Redis, available, failpoints, foreign, fresh_database};
 pub use simulator::Outage;
 pub use stream::{SseEvent, Watch};
 pub use tenant::Tenant;
-pub use upstream::ScriptedUpstream;
+pub use upstream::{Scripted, ScriptedUpstream, Then};

@@ -1,7 +1,7 @@
 //! An upstream that answers what a test dictates, byte for byte, and keeps what it was sent.
 //!
-//! One request per connection: the request's head and `content-length` bytes are read, the next scripted answer is written as it
-//! stands, and the connection is closed. `GET` (the list of models) is answered with 404 and not kept.
+//! One request per connection: the request's head and `content-length` bytes are read, the next scripted answer (or the one chosen by the
+//! request) is written as it stands, and the connection is closed. `GET` (the list of models) is answered with 404 and not kept.
 
 use anyhow::Context;
 use shared::clock::UnixMs;
@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,10 +17,37 @@ use tokio::{
     task::JoinSet,
 };
 
-#[derive(Debug, Default)]
+/// What is written, and what becomes of the connection then.
+#[derive(Debug, Clone)]
+pub struct Scripted {
+    /// Head and body.
+    pub bytes: Vec<u8>,
+    /// What follows.
+    pub then: Then,
+}
+
+/// What follows an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The connection is closed.
+    Close,
+    /// Nothing, until the client hangs up.
+    Silence,
+    /// These bytes every 100 ms, until the client hangs up.
+    Beat(&'static [u8]),
+}
+
+type Choose = Box<dyn FnMut(&[u8]) -> Option<Scripted> + Send>;
+
 struct Script {
-    answers: VecDeque<Vec<u8>>,
+    choose: Choose,
     requests: Vec<(String, Vec<u8>, UnixMs)>,
+}
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Script").field("requests", &self.requests.len()).finish_non_exhaustive()
+    }
 }
 
 /// A scripted upstream. Dropping it closes it.
@@ -45,10 +73,31 @@ impl ScriptedUpstream {
     /// # Errors
     /// No port is free.
     pub async fn at(address: IpAddr, answers: impl IntoIterator<Item = Vec<u8>>) -> anyhow::Result<Self> {
+        let mut answers: VecDeque<Vec<u8>> = answers.into_iter().collect();
+        let next = move |_: &[u8]| {
+            let bytes = answers.pop_front()?;
+            if answers.is_empty() {
+                answers.push_back(bytes.clone());
+            }
+            Some(Scripted { bytes, then: Then::Close })
+        };
+        Self::choosing_at(address, Box::new(next)).await
+    }
+
+    /// Listens; each answer is chosen by the body of its request. `None` breaks the connection.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn choosing(
+        choose: impl FnMut(&[u8]) -> Option<Scripted> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::choosing_at(Ipv4Addr::LOCALHOST.into(), Box::new(choose)).await
+    }
+
+    async fn choosing_at(address: IpAddr, choose: Choose) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let script =
-            Arc::new(Mutex::new(Script { answers: answers.into_iter().collect(), requests: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script { choose, requests: Vec::new() }));
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, script.clone()));
         Ok(Self { url, script, _serving: serving })
@@ -111,15 +160,22 @@ async fn answer(mut connection: TcpStream, script: &Mutex<Script>) -> anyhow::Re
     }
     let answer = {
         let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = (script.choose)(&body).context("no answer is scripted")?;
         script.requests.push((head, body, UnixMs::now()));
-        let next = script.answers.pop_front().context("no answer is scripted")?;
-        if script.answers.is_empty() {
-            script.answers.push_back(next.clone());
-        }
-        next
+        answer
     };
-    connection.write_all(&answer).await?;
-    connection.shutdown().await?;
+    connection.write_all(&answer.bytes).await?;
+    let mut gone = [0];
+    match answer.then {
+        Then::Close => connection.shutdown().await?,
+        Then::Silence => drop(connection.read(&mut gone).await?),
+        Then::Beat(beat) => loop {
+            tokio::select! {
+                _ = connection.read(&mut gone) => break,
+                () = tokio::time::sleep(Duration::from_millis(100)) => connection.write_all(beat).await?,
+            }
+        },
+    }
     Ok(())
 }
 

@@ -6,6 +6,9 @@ mod conformance;
 /// What a client sees, in both modes.
 mod journey;
 
+/// What answers of many servers come to.
+mod answers;
+
 /// What clients that others have made say of it.
 mod clients;
 
