@@ -127,7 +127,7 @@ impl Append {
             attempt: change.attempt,
             floor: change.seq,
             start: false,
-            events: vec![(kind, UnixMs::now(), data)],
+            events: vec![(kind, change.at.unwrap_or_else(UnixMs::now), data)],
             topics,
         }
     }

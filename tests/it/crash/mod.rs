@@ -26,6 +26,7 @@ mod sqlite;
 mod storm;
 mod subscribers;
 mod throttled;
+mod untold;
 mod upstream_faults;
 mod webhooks;
 mod worker_dies;

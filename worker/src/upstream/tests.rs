@@ -80,7 +80,7 @@ async fn call(script: Script, body: &'static str, limits: impl FnOnce(&mut confi
     let outcome = call.make().await;
     let took = begun.elapsed();
     let (appends, request) = (appends.lock().unwrap().clone(), seen.lock().unwrap().clone());
-    Told { outcome, spent, appends, floor: teller.floor(), took, request }
+    Told { outcome, spent, appends, floor: teller.floor().answer, took, request }
 }
 
 fn answer(script: Script) -> Response {

@@ -31,7 +31,7 @@ pub(super) async fn due(
                  iif(attempt = 0, (select queue_timeout_ms from payloads where task = id), null), expires_at)) \
                where id in (select id from tasks where wake_at <= ?1 and state = 'scheduled' and expires_at > ?1 \
                  order by wake_at limit ?2) \
-               returning id, project, batch, attempt, last_seq, state, queue, priority, crashes";
+               returning id, project, batch, attempt, last_seq, state, started_at, finished_at, queue, priority, crashes";
     let found = sqlx::query(sql).bind(now.0).bind(limit).fetch_all(db).await?;
     found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
