@@ -15,6 +15,7 @@ both_transports!(
     a_frozen_worker_goes_on,
     a_frozen_worker_is_too_late
 );
+both_transports!(a_deleted_task_leaves_no_words, a_log_that_was_not_ended);
 both_modes!(a_second_attempt_is_too_quick_to_be_told, an_attempt_starts_once);
 
 /// An answer of about two seconds.
@@ -162,5 +163,64 @@ async fn an_attempt_starts_once(mode: Mode) -> anyhow::Result<()> {
     }
     seqs.dedup();
     assert_eq!(seqs.len(), 1, "{seqs:?}");
+    Ok(())
+}
+
+/// Entries of a log: id and fields.
+type Entries = Vec<(String, Vec<(String, String)>)>;
+
+/// How long the words of a task would be kept; none where there are none.
+async fn words(app: &App, id: &str) -> anyhow::Result<Option<Duration>> {
+    let mut connection = app.redis.as_ref().context("a distributed app has a Redis")?.connection().await?;
+    let key = format!("lh:events:log:{id}");
+    let mut look = redis::pipe();
+    look.cmd("XRANGE").arg(&key).arg("-").arg("+").pttl(&key);
+    let (entries, left): (Entries, i64) = look.query_async(&mut connection).await?;
+    let any =
+        entries.iter().flat_map(|(_, fields)| fields).any(|(name, value)| name == "e" && !value.is_empty());
+    Ok(any.then_some(Duration::from_millis(left.try_into()?)))
+}
+
+/// While it runs; or while Redis is away.
+async fn a_deleted_task_leaves_no_words(mode: Mode) -> anyhow::Result<()> {
+    let app = App::with(mode).slots(64).quick().start().await?;
+    let redis = app.redis.as_ref().context("a distributed app has a Redis")?;
+    let (mut ids, mut following) = followed(&app, &slow()).await?;
+    following.abort_all();
+    let unheard = ids.split_off(ids.len() / 2);
+    for id in &ids {
+        assert!(words(&app, id).await?.is_some());
+        app.client().delete(&format!("/v1/tasks/{id}?force=true")).await?.expect(200)?;
+        assert_eq!(words(&app, id).await?, None, "at once");
+    }
+    redis.freeze().await?;
+    for id in &unheard {
+        app.client().delete(&format!("/v1/tasks/{id}?force=true")).await?.expect(200)?;
+    }
+    eventually("the model is left alone", async || Ok((app.model.running() == 0).then_some(()))).await?;
+    redis.thaw()?;
+    for id in unheard.iter().chain(&ids) {
+        eventually("its words are gone", async || Ok(words(&app, id).await?.is_none().then_some(()))).await?;
+    }
+    while following.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// The end could not be told: its log lives no longer than that of others.
+async fn a_log_that_was_not_ended(mode: Mode) -> anyhow::Result<()> {
+    let app = App::with(mode).slots(64).quick().env("LONGHAUL_EVENTS__KEEP", "2h").start().await?;
+    let (ids, mut following) = followed(&app, &slow()).await?;
+    following.abort_all();
+    app.redis.as_ref().context("a distributed app has a Redis")?.freeze().await?;
+    all_completed(&app, &ids).await?;
+    app.redis.as_ref().context("a distributed app has a Redis")?.thaw()?;
+    for id in &ids {
+        eventually("it is kept for two hours", async || {
+            let left = words(&app, id).await?.context("the words are kept for a while")?;
+            Ok((left <= Duration::from_secs(2 * 60 * 60)).then_some(()))
+        })
+        .await?;
+    }
+    while following.join_next().await.is_some() {}
     Ok(())
 }
