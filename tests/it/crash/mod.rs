@@ -9,6 +9,7 @@ mod breaker;
 mod cancel;
 mod disk_full;
 mod drain;
+mod everything;
 mod failpoints;
 mod idempotency;
 mod limits;

@@ -65,7 +65,7 @@ pub(super) async fn retry(
                delete from results where task = ?1; \
                update payloads set reserved = json_set(reserved, '$.tokens', 0) where task = ?1 and reserved is not null; \
                update tasks set state = 'queued', ready_at = ?2, finished_at = null, result_expires_at = null, \
-                 failures = 0, crashes = 0, last_seq = last_seq + 1, expires_at = ?2 + p.ttl_ms, \
+                 failures = 0, crashes = 0, blamed = 0, last_seq = last_seq + 1, expires_at = ?2 + p.ttl_ms, \
                  wake_at = ?2 + min(p.ttl_ms, ifnull(p.queue_timeout_ms, p.ttl_ms)) \
                from payloads p where tasks.id = ?1 and p.task = ?1 \
                returning id, project, batch, attempt, last_seq, state, started_at, finished_at, queue, priority, crashes";
