@@ -87,8 +87,13 @@ async fn redis_is_frozen_while_streams_end(mode: Mode) -> anyhow::Result<()> {
 async fn redis_is_frozen_while_a_second_attempt_runs(mode: Mode) -> anyhow::Result<()> {
     let mut app = App::with(mode).slots(64).quick().start().await?;
     let (ids, following) = followed(&app, &slow()).await?;
+    app.add_worker()?;
+    eventually("the other worker is there", async || {
+        Ok(app.workers[1].said()?.contains("registered").then_some(()))
+    })
+    .await?;
     app.redis.as_ref().context("a distributed app has a Redis")?.freeze().await?;
-    app.replace_worker(0, &[])?;
+    app.workers[0].kill_9()?;
     all_completed(&app, &ids).await?;
     app.redis.as_ref().context("a distributed app has a Redis")?.thaw()?;
     all_hold_the_answer(&app, following).await?;
