@@ -259,6 +259,7 @@ async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), Api
         attempt: 0,
         seq: 0,
         state: TaskState::Queued,
+        at: None,
     });
     app.herald.tell(News { bells: bells.collect(), changes: changes.collect() });
     Ok(())

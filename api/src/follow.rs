@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
     events::{Log, Subscription},
-    task::{Change, Event, EventKind, Task, TaskId},
+    task::{Change, Event, EventKind, State, Task, TaskId},
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -242,6 +242,7 @@ pub(crate) async fn wire(app: &App, event: &Event) -> String {
             Ok(Some(task)) => {
                 let kept = serde_json::from_str::<Whole<'_>>(event.data.get());
                 let output = kept.ok().and_then(|kept| kept.output);
+                let output = output.or_else(|| answer(&task).filter(|_| event.kind == EventKind::Snapshot));
                 let data = serde_json::value::to_raw_value(&Whole { task: Some(&task), output });
                 event.data = data.expect("a view has string keys only").into();
             }
@@ -252,6 +253,23 @@ pub(crate) async fn wire(app: &App, event: &Event) -> String {
         }
     }
     serde_json::to_string(&event).expect("an event has string keys only")
+}
+
+/// The answer of a completed task, which is all of its output.
+fn answer(task: &RawValue) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Ended<'a> {
+        status: &'a str,
+        #[serde(borrow)]
+        result: Option<Kept<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Kept<'a> {
+        #[serde(borrow)]
+        body: Option<&'a RawValue>,
+    }
+    let ended = serde_json::from_str::<Ended<'_>>(task.get()).ok()?;
+    ended.result?.body.filter(|_| ended.status == State::Completed.as_str())
 }
 
 /// The event's task as JSON; `None` if it is gone or has moved on to another run.

@@ -315,6 +315,10 @@ pub(crate) async fn delete(
             if let Ok(Err(error)) = timeout(DEADLINE_BODY, app.backends.objects.remove(&objects)).await {
                 tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "objects of a deleted task stay behind");
             }
+            // What is not heard now, the sweep does when the log is back.
+            if let Ok(Err(error)) = timeout(DEADLINE, app.backends.events.remove(id)).await {
+                tracing::debug!(task = %id, error = &error as &dyn std::error::Error, "the event log is removed later");
+            }
             let body = format!(r#"{{"id":"{id}","object":"task.deleted","deleted":true}}"#);
             Ok(view::respond(StatusCode::OK, body))
         }

@@ -99,6 +99,7 @@ fn change(task: &Task) -> Change {
         attempt: task.attempt,
         seq: task.last_seq,
         state: task.state,
+        at: Some(task.created_at),
     }
 }
 

@@ -95,6 +95,8 @@ impl Follower {
         let (begun, mut last) = (Instant::now(), Ok(()));
         for api in self.apis.iter().cycle() {
             if story.is_over() {
+                story.must_be_whole()?;
+                story.must_hold_the_answer()?;
                 return Ok(story);
             }
             if begun.elapsed() > PATIENCE {
@@ -210,21 +212,49 @@ impl Story {
         matches!(last, Some("task.completed" | "task.failed" | "task.cancelled" | "task.expired"))
     }
 
+    /// The events of this type.
+    #[must_use]
+    pub fn of(&self, kind: &str) -> Vec<&Value> {
+        self.heard.iter().map(|heard| &heard.event).filter(|event| event["type"] == kind).collect()
+    }
+
     /// The text that the deltas make together. A reset takes it back, a snapshot puts another one in its place.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::new();
+        self.folded().0
+    }
+
+    /// The text, and whether it is said to be all there is: after a snapshot without output it is not.
+    fn folded(&self) -> (String, bool) {
+        let (mut text, mut whole) = (String::new(), true);
         let said =
             |choice: &Value, part: &str| choice[part]["content"].as_str().unwrap_or_default().to_owned();
         for Heard { event, .. } in &self.heard {
             match event["type"].as_str() {
                 Some("task.output.delta") => text += &said(&event["data"]["chunk"]["choices"][0], "delta"),
-                Some("task.output.reset") => text.clear(),
-                Some("task.snapshot") => text = said(&event["data"]["output"]["choices"][0], "message"),
+                Some("task.output.reset") => (text, whole) = (String::new(), true),
+                Some("task.snapshot") => {
+                    let output = &event["data"]["output"];
+                    (text, whole) = (said(&output["choices"][0], "message"), !output.is_null());
+                }
                 _ => {}
             }
         }
-        text
+        (text, whole)
+    }
+
+    /// The text is that of the answer, where deltas made it; or it was told that something is missing.
+    ///
+    /// # Errors
+    /// It ends with another text.
+    pub fn must_hold_the_answer(&self) -> anyhow::Result<()> {
+        let (text, whole) = self.folded();
+        let end = self.heard.last().map(|heard| &heard.event["data"]["task"]["result"]["body"]);
+        let answer = end.and_then(|body| body["choices"][0]["message"]["content"].as_str());
+        if let Some(answer) = answer.filter(|_| whole && !text.is_empty()) {
+            ensure!(text == answer, "{text:?} instead of {answer:?}: {:?}", self.seqs());
+        }
+        Ok(())
     }
 
     /// Every event once and in order, from the first one on; only a snapshot may stand for others.

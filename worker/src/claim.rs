@@ -3,7 +3,10 @@
 //! An id is popped only for a free slot, so that what waits, waits in the database where everybody sees it. While the queue is
 //! away, ready tasks are claimed straight from the database. A lost claim is found by the heartbeat.
 
-use crate::context::{Context, Hold, STORE_PATIENCE};
+use crate::{
+    context::{Context, Hold, STORE_PATIENCE},
+    tell::has_a_past,
+};
 use shared::{
     failpoint::{self, Point},
     store::{self, Claimed, Served},
@@ -223,7 +226,9 @@ pub(crate) fn hand_over(
 ) {
     let is_any = !claimed.is_empty();
     // First, so that what was woken last, which is what runs next, is an attempt.
-    ctx.herald.changed(claimed.iter().map(|(claimed, ..)| started(claimed)).collect());
+    // Who must ask the log for its seq says by itself that it has begun.
+    let untold = claimed.iter().filter(|(claimed, ..)| !has_a_past(claimed, &*ctx.backends.events));
+    ctx.herald.changed(untold.map(|(claimed, ..)| started(claimed)).collect());
     for (claimed, hold, stop) in claimed {
         // More than asked for would be a store's mistake: what has no slot is dropped here and released by the heartbeat.
         let Some(slot) = slots.split(1).or_else(|| ctx.slots.clone().try_acquire_owned().ok()) else {
@@ -251,5 +256,6 @@ pub(crate) fn started(claimed: &Claimed) -> Change {
         attempt: claimed.attempt,
         seq: claimed.last_seq,
         state: State::InProgress,
+        at: Some(claimed.started_at),
     }
 }

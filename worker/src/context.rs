@@ -26,7 +26,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Longest wait for one call of the database.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(10);
@@ -189,12 +189,14 @@ pub(crate) struct Held(Arc<sync::Mutex<HashMap<(TaskId, u32), Entry>>>);
 struct Entry {
     since: Instant,
     stop: CancellationToken,
+    over: CancellationToken,
 }
 
 /// Keeps an attempt in the register.
 pub(crate) struct Hold {
     held: Held,
     attempt: (TaskId, u32),
+    _over: DropGuard,
 }
 
 impl Drop for Hold {
@@ -210,9 +212,21 @@ impl Held {
 
     /// Enters an attempt; the token stops it.
     pub(crate) fn enter(&self, task: TaskId, attempt: u32) -> (Hold, CancellationToken) {
-        let stop = CancellationToken::new();
-        self.lock().insert((task, attempt), Entry { since: Instant::now(), stop: stop.clone() });
-        (Hold { held: self.clone(), attempt: (task, attempt) }, stop)
+        let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+        let entry = Entry { since: Instant::now(), stop: stop.clone(), over: over.clone() };
+        self.lock().insert((task, attempt), entry);
+        (Hold { held: self.clone(), attempt: (task, attempt), _over: over.drop_guard() }, stop)
+    }
+
+    /// Waits until an attempt is held no more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn over(&self, task: TaskId, attempt: u32) {
+        let over = self.lock().get(&(task, attempt)).map(|entry| entry.over.clone());
+        if let Some(over) = over {
+            over.cancelled().await;
+        }
     }
 
     /// Number of attempts.

@@ -7,6 +7,7 @@ use crate::{
     classify::{Failure, Kind},
     context::{Context, STORE_PATIENCE},
     decide::{Verdict, decide},
+    tell::Floor,
     upstream::Reply,
 };
 use futures_util::future::BoxFuture;
@@ -37,8 +38,8 @@ const KEEP_TRIES: u32 = 5;
 /// What else is written with a verdict.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
-    /// Lowest seq of the event that follows.
-    pub(crate) floor: i64,
+    /// Lowest seqs of the event that follows.
+    pub(crate) floor: Floor,
     /// Who was called.
     pub(crate) upstream: Option<Arc<str>>,
     /// Tokens spent.
@@ -223,7 +224,7 @@ async fn again(
     let (task, attempt) = (claimed.task, claimed.attempt);
     ctx.ends
         .agains
-        .call(Again { task, attempt, delay, charged, error, usage, floor, upstream })
+        .call(Again { task, attempt, delay, charged, error, usage, floor: floor.again, upstream })
         .await
         .ok()
         .flatten()
@@ -231,8 +232,9 @@ async fn again(
 
 async fn end(ctx: &Context, claimed: &Claimed, ending: Ending, told: Told) -> Option<Finished> {
     let Told { floor, upstream, usage } = told;
+    let had_answer = ending.answer.is_some();
+    let floor = if had_answer { floor.answer } else { floor.end };
     let finish = Finish { task: claimed.task, attempt: claimed.attempt, ending, floor, upstream };
-    let had_answer = finish.ending.answer.is_some();
     let unheard = Finish {
         ending: Ending {
             state: State::Failed,

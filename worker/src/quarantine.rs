@@ -1,8 +1,10 @@
-//! Tasks that took their worker down twice, and may do it again: the third time should be their own doing.
+//! Tasks whose worker died twice: the next time it must be clear who has done it.
 //!
-//! A crash is charged to every task that its worker held. So a suspect is not claimed with others ([`Store::claim`] leaves it): nothing
-//! else starts for [`START_GAP`] before and after it. What crashes usually does so at once, and then nobody but the suspect can have
-//! done it: it is given up on. A suspect that goes down beside later starts has one more try ([`Store::reap`]).
+//! A crash is charged to every task that its worker held, and most of them were only there. So a suspect is not claimed with others
+//! ([`Store::claim`] leaves it): nothing else starts for [`START_GAP`] before it, and for a while after it. What crashes usually does so
+//! at once, and then nobody but the suspect can have done it: that crash counts against it ([`Store::reap`]). One that goes down beside
+//! later starts comes back, and has a longer while, four times as long with each crash: whatever takes workers down late is alone with
+//! its deed in the end, and who is only unlucky completes.
 //!
 //! [`Store::claim`]: shared::store::Store::claim
 //! [`Store::reap`]: shared::store::Store::reap
@@ -11,8 +13,8 @@ use crate::{
     claim::{self, Lease},
     context::{Context, STORE_PATIENCE},
 };
-use shared::store::START_GAP;
-use std::sync::Arc;
+use shared::store::{START_GAP, SUSPECT_CRASHES};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -64,11 +66,18 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>) -> bool {
         Vec::new()
     });
     *turn = Instant::now();
-    let Some((task, attempt)) = claimed.first().map(|(claimed, ..)| (claimed.task, claimed.attempt)) else {
-        return false;
-    };
+    let suspect = claimed.first().map(|(claimed, ..)| (claimed.task, claimed.attempt, claimed.crashes));
+    let Some((task, attempt, crashes)) = suspect else { return false };
     tracing::info!(%task, attempt, "a task that took workers down is tried alone");
     claim::hand_over(ctx, claimed, slot, hand, None);
+    // Over or not: afterwards others start.
+    let _ = timeout(quiet(crashes).saturating_sub(START_GAP), ctx.held.over(task, attempt)).await;
     sleep(START_GAP).await;
     true
+}
+
+/// How long a suspect is the last one that has started, if it does not end before.
+fn quiet(crashes: u32) -> Duration {
+    let doublings = 2 * crashes.saturating_sub(SUSPECT_CRASHES);
+    START_GAP.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX))
 }

@@ -90,6 +90,7 @@ async fn execute(
     spent: &mut Option<Usage>,
     upstream: &mut Option<Arc<str>>,
 ) -> Result<Reply, Failure> {
+    teller.begin().await;
     let body = open(ctx, claimed).await?;
     failpoint::pass(Point::RunOpened);
     failpoint::poison(&body);

@@ -6,7 +6,12 @@
 //! who come late.
 //!
 //! A seq means one event for ever: watchers come back with the last one that they have heard. Where an earlier attempt may have told
-//! more than the row knows, and the log that did know is lost, the next one begins far beyond: see [`LEAP`].
+//! more than the row knows, and the log that did know is lost or does not answer, the next one begins far beyond: see [`LEAP`].
+//!
+//! The row must not let a watcher believe that it has heard all when it has not: [`Teller::floor`] leaves a seq free in front of the end
+//! wherever output is not known to have been told, or output of an earlier attempt is not known to have been taken back. Nobody
+//! has heard an event of that seq, so that every watcher, at every API and at any later time, sees a gap there and is told the
+//! whole answer in its place.
 
 use crate::{
     context::Shout,
@@ -15,10 +20,10 @@ use crate::{
 use serde_json::value::RawValue;
 use shared::{
     clock::UnixMs,
-    events::{Append, Appended, SNAPSHOT_EVERY, no_details},
+    events::{Append, Appended, Events, SNAPSHOT_EVERY, no_details},
     failpoint::{self, Point},
     store::Claimed,
-    task::{EventKind, TaskId},
+    task::{BatchId, EventKind, ProjectId, Relay, TaskId, Topic},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -30,7 +35,7 @@ const QUIET: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_millis(25);
 /// Chunks that are told without waiting longer.
 const CHUNKS_MAX: usize = 256;
-/// Seqs that are left free for each attempt whose log is lost: more than any could have told.
+/// Seqs that are left free for each attempt before one whose log is lost: more than any run could have told.
 const LEAP: i64 = 1 << 32;
 /// Longest wait for the event log.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,18 +55,41 @@ enum Lack {
     Chunks,
 }
 
+/// Lowest seqs of the events that may follow an attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Floor {
+    /// Of another attempt's announcement.
+    pub(crate) again: i64,
+    /// Of an end without an answer.
+    pub(crate) end: i64,
+    /// Of an end with one: whoever has not heard all of the answer finds a gap before it.
+    pub(crate) answer: i64,
+}
+
+/// Whether an earlier attempt may have told more than the row knows: see [`Claimed::floor_unknown`]; or the task was made before the
+/// logs were. Only what is told in deltas can be more than the row knows.
+pub(crate) fn has_a_past(claimed: &Claimed, events: &dyn Events) -> bool {
+    claimed.relay == Relay::Deltas
+        && claimed.attempt > 1
+        && (claimed.floor_unknown || claimed.task.made_at() < events.born())
+}
+
 /// The voice of one attempt.
 pub(crate) struct Teller {
     shout: Shout,
     /// Cancelled when the log has seen a newer attempt.
     stop: CancellationToken,
     task: TaskId,
+    project: ProjectId,
+    batch: Option<BatchId>,
     attempt: u32,
-    /// Seq of this attempt's `task.started`.
-    started: i64,
-    /// An earlier attempt may have told more than the row knows: see [`Claimed::floor_unknown`]; or the task was made before the logs were.
+    /// Seq and time of this attempt's `task.started`, as the row has them.
+    started: (i64, UnixMs),
+    /// Whether it has any output to tell.
+    has_output: bool,
+    /// See [`has_a_past`].
     has_a_past: bool,
-    /// Seq of the last event in the log, once there is one.
+    /// Seq of the last event that may have been told, once there is one.
     last: Option<i64>,
     held: Vec<Held>,
     /// Events told since the last snapshot.
@@ -77,13 +105,16 @@ pub(crate) struct Teller {
 impl Teller {
     /// `stop` ends the attempt when it turns out to be an old one.
     pub(crate) fn new(shout: Shout, claimed: &Claimed, stop: CancellationToken) -> Self {
-        let has_a_past = claimed.floor_unknown || claimed.task.made_at() < shout.events.born();
+        let has_a_past = has_a_past(claimed, &*shout.events);
         Self {
             shout,
             stop,
             task: claimed.task,
+            project: claimed.project,
+            batch: claimed.batch,
             attempt: claimed.attempt,
-            started: claimed.last_seq,
+            started: (claimed.last_seq, claimed.started_at),
+            has_output: claimed.relay == Relay::Deltas,
             has_a_past,
             last: None,
             held: Vec::new(),
@@ -92,6 +123,13 @@ impl Teller {
             pause: PAUSE,
             not_before: Instant::now() + QUIET,
             mute: false,
+        }
+    }
+
+    /// Where only the log knows the next seq, this attempt says by itself that it has begun: two speakers would choose two seqs.
+    pub(crate) async fn begin(&mut self) {
+        if self.has_a_past {
+            self.append(None).await;
         }
     }
 
@@ -126,9 +164,12 @@ impl Teller {
 
     /// Tells what is held, of the answer so far.
     pub(crate) async fn flush(&mut self, so_far: &Fold) {
-        if !self.has_something() {
-            return;
+        if self.has_something() {
+            self.append(Some(so_far)).await;
         }
+    }
+
+    async fn append(&mut self, so_far: Option<&Fold>) {
         self.not_before = Instant::now() + GATHER;
         let start = self.last.is_none() || self.lack != Lack::Nothing;
         let floor = match self.last {
@@ -136,10 +177,21 @@ impl Teller {
             None => self.first_seq().await,
         };
         let Some(floor) = floor else { return self.rest() };
+        let topics = match self.has_a_past && self.last.is_none() {
+            true => [Some(Topic::Project(self.project)), self.batch.map(Topic::Batch)],
+            false => [None, None],
+        };
+        let topics = topics.into_iter().flatten().collect();
         let events = self.gather(so_far);
-        let count = events.len();
-        let append =
-            Append { task: self.task, attempt: self.attempt, floor, start, events, topics: Vec::new() };
+        let count = events.len() as i64;
+        // Until it is answered, nobody knows whether this is told, nor what an old log has given the first of it: what comes next has
+        // other seqs. It stays so where this future is dropped.
+        let highest = match self.last {
+            None if self.has_a_past => floor.max(self.beyond()),
+            _ => floor,
+        };
+        (self.last, self.lack) = (Some(highest - 1 + count), Lack::Chunks);
+        let append = Append { task: self.task, attempt: self.attempt, floor, start, events, topics };
         match self.shout.append(append).await {
             Some(Appended::Last(seq)) => {
                 failpoint::pass(Point::RunTold);
@@ -151,11 +203,7 @@ impl Teller {
                 self.mute = true;
                 self.stop.cancel();
             }
-            // If they were told, then with these seqs: the next ones are others.
-            None => {
-                (self.last, self.lack) = (Some(floor - 1 + count as i64), Lack::Chunks);
-                self.rest();
-            }
+            None => self.rest(),
         }
     }
 
@@ -166,33 +214,39 @@ impl Teller {
 
     /// The seq of this attempt's start in the log. `None`: nobody knows what earlier ones have told.
     async fn first_seq(&self) -> Option<i64> {
-        if self.attempt == 1 || !self.has_a_past || self.has_log().await? {
-            return Some(self.started);
+        if !self.has_a_past || self.has_log().await? {
+            return Some(self.started.0);
         }
-        Some(self.started.saturating_add(i64::from(self.attempt - 1).saturating_mul(LEAP)))
+        Some(self.beyond())
+    }
+
+    /// A seq beyond all that earlier attempts may have told.
+    fn beyond(&self) -> i64 {
+        self.started.0.max(i64::from(self.attempt - 1).saturating_mul(LEAP))
     }
 
     async fn has_log(&self) -> Option<bool> {
-        let read = self.shout.events.read(self.task, Some(self.started));
+        let read = self.shout.events.read(self.task, Some(self.started.0));
         let log = timeout(PATIENCE, read).await.ok()?.ok()?;
         Some(log.first.is_some())
     }
 
     /// What is to be told now: before the first chunk, that the attempt has started and that what earlier ones have shown is taken
     /// back; then the chunks, unless a snapshot stands for them; then a snapshot where one is needed.
-    fn gather(&mut self, so_far: &Fold) -> Vec<Held> {
-        let now = |kind| (kind, UnixMs::now(), no_details());
+    fn gather(&mut self, so_far: Option<&Fold>) -> Vec<Held> {
         let mut events = Vec::with_capacity(self.held.len() + 2);
         if self.last.is_none() {
-            events.push(now(EventKind::Started));
-            events.extend((self.attempt > 1).then(|| now(EventKind::Reset)));
+            events.push((EventKind::Started, self.started.1, no_details()));
+            events.extend((self.attempt > 1).then(|| (EventKind::Reset, UnixMs::now(), no_details())));
         }
         let chunks = std::mem::take(&mut self.held);
         self.since += chunks.len();
         if self.lack != Lack::Chunks {
             events.extend(chunks);
         }
-        if self.lack != Lack::Nothing || self.since >= SNAPSHOT_EVERY {
+        if let Some(so_far) = so_far
+            && (self.lack != Lack::Nothing || self.since >= SNAPSHOT_EVERY)
+        {
             self.since = 0;
             let data = snapshot_data(so_far).map_or_else(no_details, Into::into);
             events.push((EventKind::Snapshot, UnixMs::now(), data));
@@ -200,17 +254,33 @@ impl Teller {
         events
     }
 
-    /// Tells the rest, unless the attempt was over before it had anything to tell, or nobody has answered the last time: its end tells all.
+    /// Tells the rest, unless the attempt was over before it had anything to tell, or nobody has answered the last time: then the
+    /// end tells all, see [`Teller::floor`].
     pub(crate) async fn close(&mut self, so_far: &Fold) {
+        let rests = self.pause > PAUSE;
         let begun = self.last.is_some() || Instant::now() >= self.not_before;
-        if begun && self.lack != Lack::Chunks {
+        if begun && !rests && self.lack != Lack::Chunks {
             self.flush(so_far).await;
+        }
+        if self.pause > PAUSE && !self.held.is_empty() {
+            self.lack = Lack::Chunks;
         }
         self.held.clear();
     }
 
-    /// Lowest seq that the terminal event may get.
-    pub(crate) fn floor(&self) -> i64 {
-        self.last.map_or(0, |seq| seq + 1)
+    /// Lowest seqs of what may follow.
+    pub(crate) fn floor(&self) -> Floor {
+        let gap = i64::from(self.lack == Lack::Chunks);
+        match self.last {
+            Some(last) => Floor { again: last + 1, end: last + 1 + gap, answer: last + 1 + gap },
+            None if !self.has_output => Floor::default(),
+            None if self.has_a_past => Floor { again: 0, end: self.beyond() + 2, answer: self.beyond() + 2 },
+            // What an earlier attempt has told is not taken back, or what this one held was not told.
+            None if self.attempt > 1 || gap > 0 => {
+                let next = self.started.0 + 1;
+                Floor { again: 0, end: next + gap, answer: next + 1 }
+            }
+            None => Floor::default(),
+        }
     }
 }

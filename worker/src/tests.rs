@@ -1,6 +1,7 @@
 //! What the tests of several parts share.
 
 use shared::{
+    clock::UnixMs,
     store::Claimed,
     task::{Backoff, Payload, ProjectId, QueueName, Relay, TaskId},
 };
@@ -23,6 +24,7 @@ pub(crate) fn claimed(endpoint: &str) -> Claimed {
         payload: Payload::Inline("{}".into()),
         last_seq: 2,
         floor_unknown: false,
+        started_at: UnixMs(0),
         time_left: Duration::from_secs(3_600),
         execution_timeout: Duration::from_secs(60),
         backoff: Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) },

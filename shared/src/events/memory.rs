@@ -1,6 +1,9 @@
 //! The shout inside one process: the rules of `append.lua` over queues in memory.
 
-use super::{Append, Appended, EVENTS_MAX, Events, Hub, KEEP_RUNNING, Log, Result, Subscription};
+use super::{
+    Append, Appended, EVENTS_MAX, Events, Hub, KEEP_REMOVED, KEEP_RUNNING, LOOKED_AT, Log, Result,
+    Subscription,
+};
 use crate::{
     clock::UnixMs,
     task::{Event, EventKind, TaskId, Topic},
@@ -112,6 +115,15 @@ impl Logs {
         }
     }
 
+    /// Ends a log at this moment.
+    fn finish(&mut self, task: TaskId, until: Instant) {
+        if let Some(log) = self.by_task.get_mut(&task) {
+            log.kept_until = until;
+            self.finished.push_back((until, task));
+        }
+        self.forget(Instant::now());
+    }
+
     /// Drops finished logs whose time is over, and the oldest ones beyond the bound.
     fn forget(&mut self, now: Instant) {
         while let Some(&(until, task)) = self.finished.front()
@@ -157,6 +169,34 @@ impl Events for MemoryEvents {
             first: log.events.front().map(|event| event.seq),
             events: unseen.map(|event| Event::clone(event)).collect(),
         })
+    }
+
+    async fn remove(&self, task: TaskId) -> Result<()> {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + KEEP_REMOVED;
+        // Nothing is told any more, by whatever attempt.
+        let removed =
+            TaskLog { events: VecDeque::new(), last: 0, attempt: u32::MAX, sealed: None, kept_until: until };
+        logs.by_task.insert(task, removed);
+        logs.finish(task, until);
+        Ok(())
+    }
+
+    async fn unfinished(&self, cursor: u64) -> Result<(u64, Vec<TaskId>)> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, longer) =
+            (usize::try_from(cursor).unwrap_or(0), Instant::now() + self.keep.max(KEEP_REMOVED));
+        let some = logs.by_task.iter().skip(from).take(LOOKED_AT);
+        let long = some.filter(|(_, log)| log.kept_until > longer).map(|(task, _)| *task).collect();
+        let next = if from + LOOKED_AT < logs.by_task.len() { from + LOOKED_AT } else { 0 };
+        Ok((next as u64, long))
+    }
+
+    async fn finish(&self, tasks: &[TaskId]) -> Result<()> {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + self.keep;
+        tasks.iter().for_each(|task| logs.finish(*task, until));
+        Ok(())
     }
 
     async fn subscribe(&self, topic: Topic) -> Result<Subscription> {

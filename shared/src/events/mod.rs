@@ -36,6 +36,12 @@ pub const SNAPSHOT_EVERY: usize = EVENTS_MAX / 2;
 /// Time a log is kept at least after its last event that is no token, while the run goes on.
 const KEEP_RUNNING: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Time in which nobody can speak for a task whose log was removed.
+const KEEP_REMOVED: Duration = Duration::from_secs(60 * 60);
+
+/// Logs of one look for unfinished ones, about.
+const LOOKED_AT: usize = 500;
+
 /// The transport is away; watchers find the row's state by themselves within a second.
 #[derive(Debug, thiserror::Error)]
 #[error("the event log is unavailable")]
@@ -93,6 +99,16 @@ pub trait Events: Send + Sync {
     /// Events with `seq > after` (all retained ones for `None`).
     async fn read(&self, task: TaskId, after: Option<i64>) -> Result<Log>;
 
+    /// Forgets a task's log, at once. Whoever still speaks for the task is stale for the next hour.
+    async fn remove(&self, task: TaskId) -> Result<()>;
+
+    /// Looks at some of the logs, from `cursor` on: tasks whose log would be kept for longer than after a terminal event, and where to go
+    /// on, 0 at the end. A cheap look, whose size is bounded.
+    async fn unfinished(&self, cursor: u64) -> Result<(u64, Vec<TaskId>)>;
+
+    /// Starts the keeping time (`events.keep`) of these tasks' logs, as a terminal event does.
+    async fn finish(&self, tasks: &[TaskId]) -> Result<()>;
+
     /// What is published on a topic from now on; an event told just before may still be heard. Dropping it ends the
     /// subscription.
     async fn subscribe(&self, topic: Topic) -> Result<Subscription>;
@@ -127,7 +143,7 @@ impl Append {
             attempt: change.attempt,
             floor: change.seq,
             start: false,
-            events: vec![(kind, UnixMs::now(), data)],
+            events: vec![(kind, change.at.unwrap_or_else(UnixMs::now), data)],
             topics,
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! - Key `lh:events:log:<task id>`, a stream. Entry id: `<seq>-1`. Fields: `a`, the attempt that spoke; `s`, the seq of the
 //!   terminal event that sealed this attempt, or −1; `e`, the event as JSON, without its opening brace and its `seq`. The newest
-//!   entry is all that the fence needs to know.
+//!   entry is all that the fence needs to know. A removed log is one entry without an event, of an attempt that is newer than any.
 //! - Channel `lh:events:<topic>`: the event as JSON.
 //!
 //! `append.lua` judges, numbers, keeps and publishes a group of [`Append`]s.
 
 use super::{
-    Append, Appended, EVENTS_MAX, Error, Events, KEEP_RUNNING, Log, Result, Subscription,
+    Append, Appended, EVENTS_MAX, Error, Events, KEEP_REMOVED, KEEP_RUNNING, LOOKED_AT, Log, Result,
+    Subscription,
     feed::{Feed, channel},
 };
 use crate::{
@@ -26,6 +27,9 @@ use std::time::Duration;
 /// thread.
 const APPENDS_MAX: usize = 128;
 const BYTES_MAX: usize = 32 << 10;
+
+/// What all keys of logs begin with.
+const LOGS: &str = "lh:events:log:";
 
 /// The shout in Redis.
 pub struct RedisEvents {
@@ -108,7 +112,7 @@ fn add(call: &mut ScriptInvocation<'_>, append: &Append) -> Result<usize> {
 }
 
 fn log_key(task: TaskId) -> String {
-    format!("lh:events:log:{task}")
+    format!("{LOGS}{task}")
 }
 
 /// The seq in an entry's id.
@@ -145,11 +149,56 @@ impl Events for RedisEvents {
         both.atomic().cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
         both.cmd("XRANGE").arg(&key).arg(format!("{next}-0")).arg("+");
         let (oldest, entries): (Entries, Entries) = both.query_async(&mut self.link.clone()).await?;
+        // A removed log has one entry, and no event.
+        if oldest.iter().any(|(_, [_, _, (_, body)])| body.is_empty()) {
+            return Ok(Log::default());
+        }
         let first = oldest.first().map(|(id, _)| seq(id)).transpose()?;
         let event = |(id, [_, _, (_, body)]): &(String, [(String, String); 3])| -> Result<Event> {
             Ok(serde_json::from_str(&format!(r#"{{"seq":{},{body}"#, seq(id)?))?)
         };
         Ok(Log { first, events: entries.iter().map(event).collect::<Result<_>>()? })
+    }
+
+    async fn remove(&self, task: TaskId) -> Result<()> {
+        let key = log_key(task);
+        let mut all = Pipeline::new();
+        all.atomic().del(&key).ignore();
+        all.cmd("XADD").arg(&key).arg("1-1").arg(&[
+            ("a", u32::MAX.to_string().as_str()),
+            ("s", "-1"),
+            ("e", ""),
+        ]);
+        all.ignore().pexpire(&key, KEEP_REMOVED.as_millis() as i64).ignore();
+        Ok(all.exec_async(&mut self.link.clone()).await?)
+    }
+
+    async fn unfinished(&self, cursor: u64) -> Result<(u64, Vec<TaskId>)> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(format!("{LOGS}*")).arg("COUNT").arg(LOOKED_AT);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.link.clone()).await?;
+        if keys.is_empty() {
+            return Ok((next, Vec::new()));
+        }
+        let mut left = Pipeline::new();
+        for key in &keys {
+            left.pttl(key);
+        }
+        let left: Vec<i64> = left.query_async(&mut self.link.clone()).await?;
+        let longer = (self.keep.max(KEEP_REMOVED)).as_millis() as i64;
+        let long = keys.iter().zip(left).filter(|(_, left)| *left > longer);
+        Ok((next, long.filter_map(|(key, _)| key.strip_prefix(LOGS)?.parse().ok()).collect()))
+    }
+
+    async fn finish(&self, tasks: &[TaskId]) -> Result<()> {
+        let mut all = Pipeline::new();
+        for task in tasks {
+            all.pexpire(log_key(*task), self.keep.as_millis() as i64).ignore();
+        }
+        match tasks.is_empty() {
+            true => Ok(()),
+            false => Ok(all.exec_async(&mut self.link.clone()).await?),
+        }
     }
 
     async fn subscribe(&self, topic: Topic) -> Result<Subscription> {

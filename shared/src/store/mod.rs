@@ -237,8 +237,8 @@ pub trait Store: Send + Sync {
 
     /// Marks workers whose lease has run out as reaped, and takes up to `limit` attempts from owners that are missing or
     /// reaped: back to `scheduled` (with jitter up to `spread`) with `crashes + 1`, or `failed` (`worker_crashed`) at
-    /// `crashes_max` crashes. A suspect beside an attempt of its worker that started later, or less than [`START_GAP`] before it,
-    /// has one more.
+    /// `crashes_max` crashes that it can be shown to have caused: its worker held nothing else, or it was a suspect and nothing else that
+    /// runs had started later, or less than [`START_GAP`] before it. Who was only there has any number of them.
     async fn reap(&self, limit: u32, spread: Duration, crashes_max: u32) -> Result<Vec<Change>>;
 
     /// Closes batches that have no unfinished task: `in_progress` → `completed`, `cancelling` → `cancelled`. Returns their ids.

@@ -75,6 +75,8 @@ pub struct Claimed {
     pub last_seq: i64,
     /// An earlier attempt has ended without saying how far it had told: it died, was given back, or its task was ended from outside.
     pub floor_unknown: bool,
+    /// Start of this attempt: the time of its `task.started`.
+    pub started_at: UnixMs,
     /// Left until the deadline, measured on the database's clock at the claim.
     pub time_left: Duration,
     /// Longest time of this attempt.
@@ -98,7 +100,8 @@ pub struct Finish {
     pub attempt: u32,
     /// What it came to.
     pub ending: Ending,
-    /// Lowest seq that the terminal event may get: one above the event log's last, 0 without a log.
+    /// Lowest seq that the terminal event may get: one above the last that may have been told, 0 if none was. One more leaves a gap:
+    /// watchers are then told the whole task before the end.
     pub floor: i64,
     /// The upstream that answered.
     pub upstream: Option<Arc<str>>,

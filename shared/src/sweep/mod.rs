@@ -6,6 +6,7 @@
 mod batches;
 mod due;
 mod expire;
+mod logs;
 mod reap;
 mod refill;
 mod retention;
@@ -26,6 +27,9 @@ const PATIENCE_BELL: Duration = Duration::from_secs(1);
 /// Between two rounds of retention: nobody waits for it.
 const RETENTION_PERIOD: Duration = Duration::from_secs(60);
 
+/// Periods between two looks at a few event logs.
+const LOGS_EVERY: u32 = 5;
+
 /// Why a round was cut short.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -45,6 +49,7 @@ pub async fn run(backends: Backends, config: Arc<Config>, stop: CancellationToke
         backends,
         judge: reap::Judge::new(config.lease.ttl, Instant::now()),
         forgotten: Instant::now(),
+        logs: (0, Instant::now()),
         away: false,
         config,
     };
@@ -71,6 +76,8 @@ struct Sweep {
     config: Arc<Config>,
     judge: reap::Judge,
     forgotten: Instant,
+    /// Where the look for left-over event logs goes on, and when it last went.
+    logs: (u64, Instant),
     away: bool,
 }
 
@@ -87,7 +94,7 @@ impl Sweep {
     }
 
     async fn duties(&mut self) -> Result<(), Error> {
-        let Self { backends, config, judge, forgotten, .. } = self;
+        let Self { backends, config, judge, forgotten, logs, .. } = self;
         timeout(PATIENCE, backends.pauses.refresh()).await??;
         timeout(PATIENCE, backends.caps.refresh()).await??;
         if judge.may_judge(Instant::now()) {
@@ -102,6 +109,9 @@ impl Sweep {
         if forgotten.elapsed() >= RETENTION_PERIOD {
             full(|| retention::step(backends, config)).await?;
             *forgotten = Instant::now();
+        }
+        if logs.1.elapsed() >= LOGS_EVERY * config.sweep_period {
+            *logs = (logs::step(backends, logs.0).await?, Instant::now());
         }
         Ok(())
     }

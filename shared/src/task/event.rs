@@ -147,4 +147,6 @@ pub struct Change {
     pub seq: i64,
     /// The state entered.
     pub state: State,
+    /// When, where the row keeps it: of a creation, of the start of the attempt that runs, and of an end.
+    pub at: Option<UnixMs>,
 }

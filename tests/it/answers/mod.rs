@@ -21,7 +21,7 @@ async fn each_is_judged_by_what_it_is() -> anyhow::Result<()> {
     .await?;
     let app = App::with(Mode::Embedded)
         .upstream(&model.url)
-        .env("LONGHAUL_WORKER__BREAKER_FAILURES", "1000000")
+        .env("LONGHAUL_WORKER__BREAKER_FAILURES", "10000")
         .slots(256)
         .start()
         .await?;

@@ -28,6 +28,8 @@ pub(crate) async fn all(events: &dyn Events) {
     racing_speakers_get_distinct_seqs(events).await;
     a_long_log_forgets_its_beginning(events).await;
     a_finished_log_is_kept_for_a_while(events).await;
+    a_removed_log_stays_away(events).await;
+    who_is_left_over_can_be_found(events).await;
 }
 
 fn data(json: &str) -> Arc<RawValue> {
@@ -275,4 +277,45 @@ async fn a_finished_log_is_kept_for_a_while(events: &dyn Events) {
     let gone = async || Ok(seqs(events, over, None).await.is_empty().then_some(()));
     harness::eventually("its time is over", gone).await.expect("it goes");
     assert_eq!(seqs(events, running, None).await, [0]);
+}
+
+/// The attempt does not know of it yet.
+async fn a_removed_log_stays_away(events: &dyn Events) {
+    let task = TaskId::new();
+    one(events, start(task, 1, 1, &[EventKind::Started, EventKind::Delta])).await;
+    events.remove(task).await.expect("the events answer");
+    let read = async || events.read(task, None).await.expect("the events answer");
+    assert!(read().await.first.is_none() && read().await.events.is_empty());
+    let mut listener = events.subscribe(Topic::Task(task)).await.expect("the events answer");
+    for late in [start(task, 1, 3, &[EventKind::Delta]), start(task, 7, 90, &[EventKind::Started])] {
+        assert_eq!(one(events, late).await, Appended::Stale);
+    }
+    silent(&mut listener).await;
+    assert!(read().await.first.is_none() && read().await.events.is_empty());
+    events.remove(TaskId::new()).await.expect("one that never was");
+}
+
+async fn who_is_left_over_can_be_found(events: &dyn Events) {
+    let tasks = [TaskId::new(), TaskId::new(), TaskId::new()];
+    let [running, ended, removed] = tasks;
+    for task in tasks {
+        one(events, start(task, 1, 1, &[EventKind::Started, EventKind::Delta])).await;
+    }
+    one(events, say(ended, 1, 3, &[EventKind::Completed])).await;
+    events.remove(removed).await.expect("the events answer");
+    let unfinished = async || {
+        let (mut cursor, mut found) = (0, Vec::new());
+        loop {
+            let (next, some) = events.unfinished(cursor).await.expect("the events answer");
+            found.extend(some);
+            cursor = next;
+            if cursor == 0 {
+                return tasks.map(|task| found.contains(&task));
+            }
+        }
+    };
+    assert_eq!(unfinished().await, [true, false, false]);
+    events.finish(&[running, TaskId::new()]).await.expect("the events answer");
+    assert_eq!(unfinished().await, [false; 3]);
+    assert_eq!(seqs(events, running, None).await, [1, 2], "for a while");
 }

@@ -1,4 +1,4 @@
-//! Tasks that take their worker down: given up on after three, and nobody else is hurt.
+//! Tasks that take their worker down: given up on after five at the most, and nobody else is hurt, however often its worker dies.
 
 use super::{history, load, task};
 use crate::journey::both_transports;
@@ -39,10 +39,11 @@ async fn it_is_given_up_on(mode: Mode) -> anyhow::Result<()> {
         let code = ended["error"]["code"].as_str().unwrap_or_default();
         assert_eq!((ended["status"].as_str().unwrap_or_default(), code), wanted, "{key}: {ended}");
     }
-    assert!(deaths <= 3 * poison, "{poison} poisonous tasks took {deaths} workers down");
+    // Two that others may have caused, and three that are clearly its own.
+    assert!(deaths <= 5 * poison, "{poison} poisonous tasks took {deaths} workers down");
     report(
         "15",
         "tasks that take their worker down",
-        &json!({"mode": mode.name(), "poisonous": poison, "good": good, "workers lost": deaths, "allowed": 3 * poison, "good ones lost": 0}),
+        &json!({"mode": mode.name(), "poisonous": poison, "good": good, "workers lost": deaths, "allowed": 5 * poison, "good ones lost": 0}),
     )
 }

@@ -106,7 +106,7 @@ const FINISH: &str = concat!(
        from done where batch is not null
      ), ",
     told!("done"),
-    "select id, project, batch, attempt, last_seq, state from done"
+    "select id, project, batch, attempt, last_seq, state, changed_at from done"
 );
 
 const AGAIN: &str = concat!(
@@ -127,7 +127,7 @@ const AGAIN: &str = concat!(
      ), noted as (",
     note!(),
     "done i on conflict do nothing)
-     select id, project, batch, attempt, last_seq, state from done"
+     select id, project, batch, attempt, last_seq, state, changed_at from done"
 );
 
 fn all<'e, 'a, T>(ends: &'e [End<'a>], column: impl Fn(&'e End<'a>) -> T) -> Vec<T> {

@@ -93,7 +93,7 @@ const RETRY: &str = concat!(
        select b.id from batches b where b.id = (select batch from tasks where project = $1 and id = $2)
          and b.state = 'in_progress' for share
      ), started as (
-       update tasks t set state = 'queued', failures = 0, crashes = 0, ready_at = now_ms(), expires_at = now_ms() + p.ttl_ms,
+       update tasks t set state = 'queued', failures = 0, crashes = 0, blamed = 0, ready_at = now_ms(), expires_at = now_ms() + p.ttl_ms,
          wake_at = now_ms() + least(p.ttl_ms, p.queue_timeout_ms), finished_at = null, result_expires_at = null,
          last_seq = t.last_seq + 1
        from payloads p

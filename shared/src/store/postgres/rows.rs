@@ -29,7 +29,8 @@ fn text(row: &PgRow, column: &str) -> Result<Arc<str>> {
 /// What [`change`] reads, of a table named `t`.
 macro_rules! change_columns {
     () => {
-        " t.id, t.project, t.batch, t.attempt, t.last_seq, t.state "
+        " t.id, t.project, t.batch, t.attempt, t.last_seq, t.state, \
+         coalesce(t.finished_at, case t.state when 'in_progress' then t.started_at end) as changed_at "
     };
 }
 pub(super) use change_columns;
@@ -106,6 +107,7 @@ pub(super) fn change(row: &PgRow) -> Result<Change> {
         attempt: codec::small(get(row, "attempt")?),
         seq: get(row, "last_seq")?,
         state: codec::state(get(row, "state")?)?,
+        at: moment(row, "changed_at")?,
     })
 }
 
@@ -172,6 +174,7 @@ pub(super) fn claimed(row: &PgRow) -> Result<Claimed> {
         payload: payload(row)?,
         last_seq: get(row, "last_seq")?,
         floor_unknown: get(row, "floor_unknown")?,
+        started_at: UnixMs(get(row, "started_at")?),
         time_left: codec::span(get::<i64>(row, "expires_at")? - now),
         execution_timeout: codec::span(get(row, "execution_timeout_ms")?),
         backoff: Backoff {

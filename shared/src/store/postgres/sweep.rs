@@ -152,6 +152,8 @@ pub(super) async fn expire(pool: &PgPool, limit: u32) -> Result<Vec<Change>> {
 /// `owners` hops along `tasks_held` from worker to worker, so that healthy attempts are not looked at. A worker is dead by its
 /// row's `reaped`, by having been marked just now, or by having no row: never by a lease read without its lock, which a
 /// heartbeat may be extending.
+///
+/// A task is to blame if nobody else was there, or, for a suspect, nobody who started later or about when it did.
 const REAP: &str = concat!(
     "with recursive marked as (
        update workers set reaped = true where not reaped and lease_until <= now_ms() returning id
@@ -165,17 +167,17 @@ const REAP: &str = concat!(
        where o.started_by is not null and (w.id is null or w.reaped or w.id in (select id from marked))
      ), picked as materialized (
        select t.id, (random() * $2::bigint)::bigint as jitter,
-         $3 + (t.crashes >= $6 and exists (select from tasks o where o.started_by = t.started_by and o.id <> t.id
-           and o.state = 'in_progress' and o.started_at > t.started_at - $7))::int as crashes_max
+         t.blamed + (not exists (select from tasks o where o.started_by = t.started_by and o.id <> t.id
+           and o.state = 'in_progress' and (t.crashes < $6 or o.started_at > t.started_at - $7)))::int as blamed
        from dead join tasks t on t.started_by = dead.id
        where t.state = 'in_progress' order by t.crashes desc limit $1 for update of t skip locked
      ), taken as (
-       update tasks t set crashes = t.crashes + 1, started_by = null, last_seq = t.last_seq + 1, floor_unknown = true,
-         state = case when t.crashes + 1 >= picked.crashes_max then 'failed' else 'scheduled' end,
-         ready_at = case when t.crashes + 1 >= picked.crashes_max then t.ready_at else now_ms() + picked.jitter end,
-         wake_at = case when t.crashes + 1 >= picked.crashes_max then null else least(now_ms() + picked.jitter, t.expires_at) end,
-         finished_at = case when t.crashes + 1 >= picked.crashes_max then now_ms() end,
-         result_expires_at = case when t.crashes + 1 >= picked.crashes_max then now_ms() + p.result_ttl_ms end
+       update tasks t set crashes = least(t.crashes + 1, 32767), blamed = picked.blamed, started_by = null, last_seq = t.last_seq + 1, floor_unknown = true,
+         state = case when picked.blamed >= $3 then 'failed' else 'scheduled' end,
+         ready_at = case when picked.blamed >= $3 then t.ready_at else now_ms() + picked.jitter end,
+         wake_at = case when picked.blamed >= $3 then null else least(now_ms() + picked.jitter, t.expires_at) end,
+         finished_at = case when picked.blamed >= $3 then now_ms() end,
+         result_expires_at = case when picked.blamed >= $3 then now_ms() + p.result_ttl_ms end
        from picked join payloads p on p.task = picked.id
        where t.id = picked.id
        returning",

@@ -41,7 +41,7 @@ pub(super) async fn end(
                  floor_unknown = floor_unknown or (state = 'in_progress' and not ?7), \
                  result_expires_at = ?4 + (select result_ttl_ms from payloads where task = ?1) \
                where id = ?1 and attempt = ?2 and wake_at is not null and (state = 'in_progress' or not ?7) \
-               returning id, project, batch, attempt, last_seq, state; \
+               returning id, project, batch, attempt, last_seq, state, started_at, finished_at; \
                replace into results (task, attempt, status, content_type, request_id, upstream, error, \
                  input_tokens, cached_tokens, output_tokens, reasoning_tokens, body, object, object_len) \
                select ?1, ?2, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19 where changes() > 0; \
@@ -97,7 +97,7 @@ pub(super) async fn recur(
                  failures = failures + ?4, crashes = crashes + ?5, last_seq = max(last_seq + 1, ?6), \
                  floor_unknown = floor_unknown or ?5 > 0 \
                where id = ?1 and attempt = ?2 and state = 'in_progress' \
-               returning id, project, batch, attempt, last_seq, state; \
+               returning id, project, batch, attempt, last_seq, state, started_at, finished_at; \
                replace into results (task, attempt, upstream, error) select ?1, ?2, ?8, ?9 where changes() > 0; \
                replace into attempts (task, attempt, ended_at, upstream, error, \
                  input_tokens, cached_tokens, output_tokens, reasoning_tokens) \
@@ -204,7 +204,7 @@ struct Late<'a> {
 impl Late<'_> {
     /// A repeat, or a lost race, whose tokens were spent all the same.
     async fn met(&self, db: &mut SqliteConnection, now: UnixMs) -> Result<Finished, Fault> {
-        let sql = "select id, project, batch, attempt, last_seq, state from tasks where id = ?1";
+        let sql = "select id, project, batch, attempt, last_seq, state, started_at, finished_at from tasks where id = ?1";
         let Some(row) = sqlx::query(sql).bind(self.task.0).fetch_optional(&mut *db).await? else {
             return Ok(Finished::Gone);
         };

@@ -65,10 +65,10 @@ pub(super) async fn retry(
                delete from results where task = ?1; \
                update payloads set reserved = json_set(reserved, '$.tokens', 0) where task = ?1 and reserved is not null; \
                update tasks set state = 'queued', ready_at = ?2, finished_at = null, result_expires_at = null, \
-                 failures = 0, crashes = 0, last_seq = last_seq + 1, expires_at = ?2 + p.ttl_ms, \
+                 failures = 0, crashes = 0, blamed = 0, last_seq = last_seq + 1, expires_at = ?2 + p.ttl_ms, \
                  wake_at = ?2 + min(p.ttl_ms, ifnull(p.queue_timeout_ms, p.ttl_ms)) \
                from payloads p where tasks.id = ?1 and p.task = ?1 \
-               returning id, project, batch, attempt, last_seq, state, queue, priority, crashes";
+               returning id, project, batch, attempt, last_seq, state, started_at, finished_at, queue, priority, crashes";
     let found = sqlx::query(sql).bind(id.0).bind(now.0).fetch_all(db).await?;
     let Some(row) = found.first() else { return Err(Fault::Unreadable("payloads.task")) };
     let bell: Bell = rows::bell(row)?;

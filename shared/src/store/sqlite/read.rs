@@ -115,7 +115,7 @@ pub(super) async fn answer(
 
 /// See [`super::super::Store::glance`].
 pub(super) async fn glance(db: impl SqliteExecutor<'_>, ids: &[TaskId]) -> Result<Vec<Change>, Fault> {
-    let sql = "select id, project, batch, attempt, last_seq, state from tasks \
+    let sql = "select id, project, batch, attempt, last_seq, state, started_at, finished_at from tasks \
                where id in (select unhex(value) from json_each(?1))";
     let found = sqlx::query(sql).bind(id_list(ids.iter().map(|id| id.0))).fetch_all(db).await?;
     found.iter().map(rows::change).collect()

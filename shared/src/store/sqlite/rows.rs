@@ -166,15 +166,19 @@ pub(super) fn task(row: &SqliteRow) -> Result<Task, Fault> {
     })
 }
 
-/// From `id, project, batch, attempt, last_seq, state`.
+/// From `id, project, batch, attempt, last_seq, state, started_at, finished_at`.
 pub(super) fn change(row: &SqliteRow) -> Result<Change, Fault> {
+    let state = state(row)?;
+    let started_at = row.try_get::<Option<i64>, _>("started_at")?.filter(|_| state == State::InProgress);
+    let at = row.try_get::<Option<i64>, _>("finished_at")?.or(started_at).map(UnixMs);
     Ok(Change {
         task: TaskId(row.try_get("id")?),
         project: ProjectId(row.try_get("project")?),
         batch: batch_id(row)?,
         attempt: row.try_get("attempt")?,
         seq: row.try_get("last_seq")?,
-        state: state(row)?,
+        state,
+        at,
     })
 }
 
@@ -210,6 +214,7 @@ pub(super) fn claimed(row: &SqliteRow, now: UnixMs) -> Result<Claimed, Fault> {
         payload: payload(row)?.ok_or(Fault::Unreadable("body"))?,
         last_seq: row.try_get("last_seq")?,
         floor_unknown: row.try_get("floor_unknown")?,
+        started_at: UnixMs(row.try_get("started_at")?),
         time_left: duration(row.try_get::<i64, _>("expires_at")? - now.0),
         execution_timeout: duration(row.try_get("execution_timeout_ms")?),
         backoff: Backoff {

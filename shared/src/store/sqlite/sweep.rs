@@ -31,7 +31,7 @@ pub(super) async fn due(
                  iif(attempt = 0, (select queue_timeout_ms from payloads where task = id), null), expires_at)) \
                where id in (select id from tasks where wake_at <= ?1 and state = 'scheduled' and expires_at > ?1 \
                  order by wake_at limit ?2) \
-               returning id, project, batch, attempt, last_seq, state, queue, priority, crashes";
+               returning id, project, batch, attempt, last_seq, state, started_at, finished_at, queue, priority, crashes";
     let found = sqlx::query(sql).bind(now.0).bind(limit).fetch_all(db).await?;
     found.iter().map(|row| Ok((rows::change(row)?, rows::bell(row)?))).collect()
 }
@@ -163,9 +163,10 @@ pub(super) async fn reap(
 ) -> Result<Vec<Change>, Fault> {
     let sql = "update workers set reaped = 1 where not reaped and lease_until <= ?1";
     sqlx::query(sql).bind(now.0).execute(&mut *db).await?;
-    let sql = "select id, attempt, crashes, crashes >= ?2 and exists (select 1 from tasks o \
+    // To blame is who was alone, or, of suspects, who has seen nobody start later or about when it did.
+    let sql = "select id, attempt, blamed + not exists (select 1 from tasks o \
                  where o.state = 'in_progress' and o.started_by is t.started_by and o.id <> t.id \
-                   and o.started_at > t.started_at - ?3) as doubt \
+                   and (t.crashes < ?2 or o.started_at > t.started_at - ?3)) as blamed \
                from tasks t where state = 'in_progress' \
                  and (started_by is null or started_by not in (select id from workers where not reaped)) \
                order by crashes desc limit ?1";
@@ -174,8 +175,10 @@ pub(super) async fn reap(
     let mut taken = Vec::with_capacity(found.len());
     for row in found {
         let (task, attempt) = (TaskId(row.try_get("id")?), row.try_get("attempt")?);
-        let crashes = row.try_get::<u32, _>("crashes")? + 1;
-        taken.extend(if crashes >= crashes_max + row.try_get::<u32, _>("doubt")? {
+        let blamed = row.try_get::<u32, _>("blamed")?;
+        let sql = "update tasks set blamed = ?2 where id = ?1";
+        sqlx::query(sql).bind(task.0).bind(blamed).execute(&mut *db).await?;
+        taken.extend(if blamed >= crashes_max {
             let last =
                 Stop { state: State::Failed, code: ErrorCode::WorkerCrashed, message: CRASHED, crashes: 1 };
             stop(db, now, task, attempt, &last).await?

@@ -163,7 +163,7 @@ async fn start(
     }
     // In the order of the list.
     let sql = "select t.id, t.project, t.batch, t.attempt, t.failures, t.crashes, t.max_attempts, t.queue, t.endpoint, \
-                 t.model, t.relay, t.last_seq, t.floor_unknown, t.expires_at, t.ready_at, p.execution_timeout_ms, p.backoff_base_ms, \
+                 t.model, t.relay, t.last_seq, t.floor_unknown, t.started_at, t.expires_at, t.ready_at, p.execution_timeout_ms, p.backoff_base_ms, \
                  p.backoff_max_ms, p.reserved, p.moderation, p.body, p.object, p.object_len \
                from json_each(?1) as list join tasks t on t.id = unhex(list.value) join payloads p on p.task = t.id \
                order by list.key";
@@ -215,7 +215,7 @@ pub(super) async fn release(
     let sql = "update tasks set state = 'queued', started_by = null, ready_at = ?4, wake_at = expires_at, \
                  last_seq = last_seq + 1, floor_unknown = true \
                where id = ?1 and attempt = ?2 and started_by = ?3 and state = 'in_progress' \
-               returning id, project, batch, attempt, last_seq, state";
+               returning id, project, batch, attempt, last_seq, state, started_at, finished_at";
     let mut released = Vec::with_capacity(claims.len());
     for (task, attempt) in claims {
         let row =
