@@ -144,7 +144,7 @@ mod tests {
     fn a_named_wait_goes_with_the_throttle() {
         let after = |ms| Kind::Throttled(Some(Duration::from_millis(ms)));
         assert_eq!(kind(503, &[("retry-after", "2")], ""), after(2_000));
-        assert_eq!(kind(429, &[("retry-after", "2"), ("retry-after-ms", "1500")], ""), after(1_500));
+        assert_eq!(kind(429, &[("retry-after", "2"), ("retry-after-ms", "2500")], ""), after(2_500));
     }
 
     #[test]
