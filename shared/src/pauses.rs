@@ -252,6 +252,7 @@ mod tests {
                 url: "http://h:1".into(),
                 key: None,
                 endpoints: vec!["/e".into()],
+                any_model: false,
             })
             .into();
         let route = |(model, upstreams): &(&str, &[&str])| Route {

@@ -60,8 +60,13 @@ async fn call(script: Script, body: &'static str, limits: impl FnOnce(&mut confi
     tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
 
     let mut config = Config::new(Mode::Embedded { data_dir: "unused".into() });
-    config.upstreams =
-        vec![Upstream { name: "u".into(), url, key: Some(config::Secret::new("k")), endpoints: vec![] }];
+    config.upstreams = vec![Upstream {
+        name: "u".into(),
+        url,
+        key: Some(config::Secret::new("k")),
+        endpoints: vec![],
+        any_model: false,
+    }];
     limits(&mut config.worker);
     let appends = Arc::new(Mutex::new(Vec::new()));
     let shout = Shout::start(&mut tasks, Arc::new(Quiet(appends.clone())));
