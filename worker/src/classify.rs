@@ -14,12 +14,25 @@ pub(crate) enum Kind {
     Permanent,
     /// Come back later, uncharged; after this wait if the upstream named one.
     Throttled(Option<Duration>),
+    /// The same, and the upstream says that this request alone is beyond its limit.
+    TooLarge(Option<Duration>),
+    /// The upstream refuses the operator's key, or what that key asks for.
+    Refused,
+    /// The upstream does not serve at the moment: nothing was executed.
+    Unavailable,
     /// Worth another attempt, charged.
     Transient,
     /// There was no connection: nothing was executed, and the task is worth another attempt, uncharged.
     Away,
     /// The deadline of the run passed.
     Deadline,
+    /// Judged by what others meet: another attempt after this wait.
+    Later {
+        /// The wait.
+        wait: Duration,
+        /// Whether it counts as a failure.
+        charged: bool,
+    },
 }
 
 /// Why an attempt came to nothing.
@@ -65,9 +78,12 @@ struct ErrorObject<'a> {
 pub(crate) fn of_status(status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
     let wait = retry_after(headers);
     let (kind, code) = match status {
-        429 if is_quota(body) => (Kind::Permanent, ErrorCode::UpstreamRejected),
+        402 | 403 | 429 | 503 if is_of_the_request(body) => (Kind::Permanent, ErrorCode::UpstreamRejected),
+        429 if is_too_large(body) => (Kind::TooLarge(wait), ErrorCode::UpstreamThrottled),
         429 | 529 => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
         503 if wait.is_some() => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
+        503 => (Kind::Unavailable, ErrorCode::UpstreamFailed),
+        401..=403 | 407 => (Kind::Refused, ErrorCode::UpstreamRejected),
         408 | 409 | 500.. => (Kind::Transient, ErrorCode::UpstreamFailed),
         _ => (Kind::Permanent, ErrorCode::UpstreamRejected),
     };
@@ -100,7 +116,7 @@ pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
     let (kind, code, what) = if error.is_connect() && error.is_timeout() {
         (Kind::Away, ErrorCode::UpstreamTimeout, "no connection to the upstream within the time limit")
     } else if error.is_connect() {
-        (Kind::Away, ErrorCode::UpstreamUnreachable, "no connection to the upstream")
+        (Kind::Away, ErrorCode::UpstreamUnreachable, no_connection(error))
     } else if error.is_body() || error.is_decode() {
         (Kind::Transient, ErrorCode::UpstreamTruncated, "the upstream's answer broke off")
     } else {
@@ -109,12 +125,47 @@ pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
     Failure::new(kind, code, what)
 }
 
-fn is_quota(body: &[u8]) -> bool {
-    let word = |value: Option<&RawValue>| value.is_some_and(|value| value.get() == r#""insufficient_quota""#);
+/// Which step of a connection failed, as far as the errors below tell.
+fn no_connection(error: &reqwest::Error) -> &'static str {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let said: Vec<String> = causes.map(ToString::to_string).collect();
+    let says = |words: &str| said.iter().any(|cause| cause.contains(words));
+    match () {
+        () if says("dns error") => "the upstream's name has no address",
+        () if says("certificate") => "the upstream's TLS certificate is not trusted",
+        () if says("received corrupt message") || says("tls") || says("TLS") => {
+            "no TLS connection to the upstream"
+        }
+        () => "no connection to the upstream",
+    }
+}
+
+/// Codes of refusals that another time or another key would not change, whatever their status.
+const OF_THE_REQUEST: [&str; 6] = [
+    r#""insufficient_quota""#,
+    r#""model_not_found""#,
+    r#""content_policy_violation""#,
+    r#""content_filter""#,
+    r#""moderation_blocked""#,
+    r#""context_length_exceeded""#,
+];
+
+/// Whether the answer's code names what is wrong with the request itself.
+fn is_of_the_request(body: &[u8]) -> bool {
+    let word = |value: Option<&RawValue>| value.is_some_and(|value| OF_THE_REQUEST.contains(&value.get()));
     let said = serde_json::from_slice::<Envelope<'_>>(body).ok();
     let said = said.and_then(|envelope| serde_json::from_str::<ErrorObject<'_>>(envelope.error.get()).ok());
     said.is_some_and(|said| word(said.code) || word(said.r#type))
 }
+
+/// Whether a throttle says that the request would be too large at any time.
+fn is_too_large(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body.get(..SAID_MAX).unwrap_or(body)).to_ascii_lowercase();
+    ["request too large", "request_too_large", "must be reduced"].iter().any(|words| text.contains(words))
+}
+
+/// So much of an error's body is looked through.
+const SAID_MAX: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
@@ -129,15 +180,20 @@ mod tests {
 
     #[test]
     fn statuses_fall_into_three_kinds() {
-        for status in [301, 400, 401, 403, 404, 405, 413, 422, 418] {
+        for status in [301, 400, 404, 405, 413, 422, 418] {
             assert_eq!(kind(status, &[], ""), Kind::Permanent, "{status}");
         }
-        for status in [408, 409, 500, 502, 503, 504] {
+        for status in [408, 409, 500, 502, 504] {
             assert_eq!(kind(status, &[], ""), Kind::Transient, "{status}");
         }
         for status in [429, 529] {
             assert_eq!(kind(status, &[], ""), Kind::Throttled(None), "{status}");
         }
+        for status in [401, 402, 403, 407] {
+            assert_eq!(kind(status, &[], "no"), Kind::Refused, "{status}");
+        }
+        let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+        assert_eq!([kind(503, &[], loading), kind(503, &[], "")], [Kind::Unavailable; 2]);
     }
 
     #[test]
@@ -153,6 +209,32 @@ mod tests {
             kind(429, &[], r#"{"error":{"message":"m","code":"insufficient_quota"}}"#),
             Kind::Permanent
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_request_is_told_from_what_is_wrong_with_the_key() {
+        let error = |code: &str| format!(r#"{{"error":{{"message":"m","code":"{code}"}}}}"#);
+        for (status, code) in [
+            (403, "content_policy_violation"),
+            (403, "content_filter"),
+            (403, "model_not_found"),
+            (503, "model_not_found"),
+            (404, "model_not_found"),
+        ] {
+            assert_eq!(kind(status, &[], &error(code)), Kind::Permanent, "{status} {code}");
+        }
+        assert_eq!(kind(403, &[], &error("account_deactivated")), Kind::Refused);
+        assert_eq!(kind(401, &[], &error("invalid_api_key")), Kind::Refused);
+    }
+
+    #[test]
+    fn a_request_that_is_too_large_at_any_time_says_so() {
+        let message = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 45000.";
+        let body =
+            format!(r#"{{"error":{{"message":"{message}","type":"tokens","code":"rate_limit_exceeded"}}}}"#);
+        assert_eq!(kind(429, &[], &body), Kind::TooLarge(None));
+        let busy = body.replace("Request too large", "Rate limit reached");
+        assert_eq!(kind(429, &[("retry-after", "2")], &busy), Kind::Throttled(Some(Duration::from_secs(2))));
     }
 
     #[test]
@@ -195,6 +277,25 @@ mod tests {
         drop(listener);
         let away = of_transport(&get(url).await.unwrap_err());
         assert_eq!((away.kind, away.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_and_a_failed_handshake_are_no_connection() {
+        let named = of_transport(&get("http://name.invalid:1".into()).await.unwrap_err());
+        assert_eq!((named.kind, named.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+        assert_eq!(named.message, "the upstream's name has no address");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let plain = async {
+            let (mut caller, _) = listener.accept().await.unwrap();
+            let heard = caller.read(&mut [0; 1 << 12]).await.unwrap();
+            assert!(heard > 0, "a handshake");
+            caller.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        };
+        let (got, ()) = tokio::join!(get(url), plain);
+        let shaken = of_transport(&got.unwrap_err());
+        assert_eq!((shaken.kind, shaken.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+        assert_eq!(shaken.message, "no TLS connection to the upstream");
     }
 
     #[test]

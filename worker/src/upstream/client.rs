@@ -1,6 +1,6 @@
 //! HTTP clients of the configured upstreams. An HTTP/2 upstream is one connection per client: several clients take turns.
 
-use crate::breaker::Pulse;
+use crate::pulse::Pulse;
 use http::HeaderValue;
 use reqwest::{Client, redirect::Policy};
 use shared::config::{Config, Upstream};
