@@ -98,6 +98,7 @@ async fn simulated(config: &mut Config, behaviour: Behaviour) -> Result<(TcpList
         url: format!("http://{address}"),
         key: None,
         endpoints: ENDPOINTS.map(str::to_owned).to_vec(),
+        any_model: false,
     });
     Ok((listener, behaviour))
 }

@@ -7,7 +7,7 @@ use crate::{
 use futures_util::future::join_all;
 use http::Method;
 use serde::Deserialize;
-use shared::{config::Upstream, store::UpstreamModels};
+use shared::{catalog::ANY, config::Upstream, store::UpstreamModels};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -60,10 +60,13 @@ pub(crate) async fn note(ctx: &Context) -> bool {
 }
 
 async fn one(ctx: &Context, upstream: &Upstream) -> UpstreamModels {
-    let models = match ctx.servers.get(&upstream.name) {
+    let mut models = match ctx.servers.get(&upstream.name) {
         Some(server) => timeout(PATIENCE, list(server)).await.ok().flatten(),
         None => None,
     };
+    if let Some(models) = models.as_mut().filter(|_| upstream.any_model) {
+        models.push(ANY.to_owned());
+    }
     UpstreamModels { upstream: upstream.name.clone(), models }
 }
 

@@ -12,12 +12,25 @@ pub(crate) enum Kind {
     Permanent,
     /// Come back later, uncharged; after this wait if the upstream named one.
     Throttled(Option<Duration>),
+    /// The same, and the upstream says that this request alone is beyond its limit.
+    TooLarge(Option<Duration>),
+    /// The upstream refuses the operator's key, or what that key asks for.
+    Refused,
+    /// The upstream does not serve at the moment: nothing was executed.
+    Unavailable,
     /// Worth another attempt, charged.
     Transient,
     /// There was no connection: nothing was executed, and the task is worth another attempt, uncharged.
     Away,
     /// The deadline of the run passed.
     Deadline,
+    /// Judged by what others meet: another attempt after this wait.
+    Later {
+        /// The wait.
+        wait: Duration,
+        /// Whether it counts as a failure.
+        charged: bool,
+    },
 }
 
 /// Why an attempt came to nothing.
@@ -91,9 +104,14 @@ pub(crate) fn of_status(status: u16, headers: &HeaderMap, body: &[u8]) -> Failur
     let wait = retry_after(headers);
     let said = Said::read(body);
     let (kind, code) = match status {
-        429 if said.is(&["insufficient_quota"]) => (Kind::Permanent, ErrorCode::UpstreamRejected),
+        402 | 403 | 429 | 503 if said.is(&OF_THE_REQUEST) => (Kind::Permanent, ErrorCode::UpstreamRejected),
+        429 if said.tells(&TOO_LARGE) || said.is(&TOO_LARGE) => {
+            (Kind::TooLarge(wait), ErrorCode::UpstreamThrottled)
+        }
         429 | 529 => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
         503 if wait.is_some() => (Kind::Throttled(wait), ErrorCode::UpstreamThrottled),
+        503 => (Kind::Unavailable, ErrorCode::UpstreamFailed),
+        401..=403 | 407 => (Kind::Refused, ErrorCode::UpstreamRejected),
         408 | 409 | 500.. => (Kind::Transient, ErrorCode::UpstreamFailed),
         _ => (Kind::Permanent, ErrorCode::UpstreamRejected),
     };
@@ -125,7 +143,7 @@ pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
     let (kind, code, what) = if error.is_connect() && error.is_timeout() {
         (Kind::Away, ErrorCode::UpstreamTimeout, "no connection to the upstream within the time limit")
     } else if error.is_connect() {
-        (Kind::Away, ErrorCode::UpstreamUnreachable, "no connection to the upstream")
+        (Kind::Away, ErrorCode::UpstreamUnreachable, no_connection(error))
     } else if error.is_body() || error.is_decode() {
         (Kind::Transient, ErrorCode::UpstreamTruncated, "the upstream's answer broke off")
     } else {
@@ -133,6 +151,34 @@ pub(crate) fn of_transport(error: &reqwest::Error) -> Failure {
     };
     Failure::new(kind, code, what)
 }
+
+/// Which step of a connection failed, as far as the errors below tell.
+fn no_connection(error: &reqwest::Error) -> &'static str {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let said: Vec<String> = causes.map(ToString::to_string).collect();
+    let says = |words: &str| said.iter().any(|cause| cause.contains(words));
+    match () {
+        () if says("dns error") => "the upstream's name has no address",
+        () if says("certificate") => "the upstream's TLS certificate is not trusted",
+        () if says("received corrupt message") || says("tls") || says("TLS") => {
+            "no TLS connection to the upstream"
+        }
+        () => "no connection to the upstream",
+    }
+}
+
+/// Codes of refusals that another time or another key would not change, whatever their status.
+const OF_THE_REQUEST: [&str; 6] = [
+    "insufficient_quota",
+    "model_not_found",
+    "content_policy_violation",
+    "content_filter",
+    "moderation_blocked",
+    "context_length_exceeded",
+];
+
+/// Words and phrases of throttles that say that the request would be too large at any time.
+const TOO_LARGE: [&str; 3] = ["request too large", "request_too_large", "must be reduced"];
 
 #[cfg(test)]
 mod tests {
@@ -147,22 +193,27 @@ mod tests {
 
     #[test]
     fn statuses_fall_into_three_kinds() {
-        for status in [301, 400, 401, 403, 404, 405, 413, 422, 418] {
+        for status in [301, 400, 404, 405, 413, 422, 418] {
             assert_eq!(kind(status, &[], ""), Kind::Permanent, "{status}");
         }
-        for status in [408, 409, 500, 502, 503, 504] {
+        for status in [408, 409, 500, 502, 504] {
             assert_eq!(kind(status, &[], ""), Kind::Transient, "{status}");
         }
         for status in [429, 529] {
             assert_eq!(kind(status, &[], ""), Kind::Throttled(None), "{status}");
         }
+        for status in [401, 402, 403, 407] {
+            assert_eq!(kind(status, &[], "no"), Kind::Refused, "{status}");
+        }
+        let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+        assert_eq!([kind(503, &[], loading), kind(503, &[], "")], [Kind::Unavailable; 2]);
     }
 
     #[test]
     fn a_named_wait_goes_with_the_throttle() {
         let after = |ms| Kind::Throttled(Some(Duration::from_millis(ms)));
         assert_eq!(kind(503, &[("retry-after", "2")], ""), after(2_000));
-        assert_eq!(kind(429, &[("retry-after", "2"), ("retry-after-ms", "1500")], ""), after(1_500));
+        assert_eq!(kind(429, &[("retry-after", "2"), ("retry-after-ms", "2500")], ""), after(2_500));
     }
 
     #[test]
@@ -179,7 +230,9 @@ mod tests {
             (r#"{"error":{"message":"m","code":400}}"#, Kind::Permanent),
             (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, Kind::Throttled(None)),
             (r#"{"error":{"code":"429"}}"#, Kind::Throttled(None)),
-            (r#"{"error":{"code":503,"type":"x"}}"#, Kind::Transient),
+            (r#"{"error":{"code":500,"type":"x"}}"#, Kind::Transient),
+            (r#"{"error":{"code":503,"type":"x"}}"#, Kind::Unavailable),
+            (r#"{"error":{"code":401,"message":"no such key"}}"#, Kind::Refused),
             (r#"{"error":{"status":"RESOURCE_EXHAUSTED","code":429}}"#, Kind::Throttled(None)),
             (r#"{"error":{"code":"invalid_request_error","status":429}}"#, Kind::Permanent),
             (r#"{"error":"Rate limit reached for m"}"#, Kind::Throttled(None)),
@@ -192,6 +245,32 @@ mod tests {
             assert_eq!(of_error(error.as_bytes()).kind, kind, "{error}");
         }
         assert_eq!(of_error(br#"{"error":"m"}"#).said.and_then(|said| said.message).as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_request_is_told_from_what_is_wrong_with_the_key() {
+        let error = |code: &str| format!(r#"{{"error":{{"message":"m","code":"{code}"}}}}"#);
+        for (status, code) in [
+            (403, "content_policy_violation"),
+            (403, "content_filter"),
+            (403, "model_not_found"),
+            (503, "model_not_found"),
+            (404, "model_not_found"),
+        ] {
+            assert_eq!(kind(status, &[], &error(code)), Kind::Permanent, "{status} {code}");
+        }
+        assert_eq!(kind(403, &[], &error("account_deactivated")), Kind::Refused);
+        assert_eq!(kind(401, &[], &error("invalid_api_key")), Kind::Refused);
+    }
+
+    #[test]
+    fn a_request_that_is_too_large_at_any_time_says_so() {
+        let message = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 45000.";
+        let body =
+            format!(r#"{{"error":{{"message":"{message}","type":"tokens","code":"rate_limit_exceeded"}}}}"#);
+        assert_eq!(kind(429, &[], &body), Kind::TooLarge(None));
+        let busy = body.replace("Request too large", "Rate limit reached");
+        assert_eq!(kind(429, &[("retry-after", "2")], &busy), Kind::Throttled(Some(Duration::from_secs(2))));
     }
 
     async fn get(url: String) -> reqwest::Result<bytes::Bytes> {
@@ -225,6 +304,25 @@ mod tests {
         drop(listener);
         let away = of_transport(&get(url).await.unwrap_err());
         assert_eq!((away.kind, away.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_and_a_failed_handshake_are_no_connection() {
+        let named = of_transport(&get("http://name.invalid:1".into()).await.unwrap_err());
+        assert_eq!((named.kind, named.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+        assert_eq!(named.message, "the upstream's name has no address");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let plain = async {
+            let (mut caller, _) = listener.accept().await.unwrap();
+            let heard = caller.read(&mut [0; 1 << 12]).await.unwrap();
+            assert!(heard > 0, "a handshake");
+            caller.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        };
+        let (got, ()) = tokio::join!(get(url), plain);
+        let shaken = of_transport(&got.unwrap_err());
+        assert_eq!((shaken.kind, shaken.code), (Kind::Away, ErrorCode::UpstreamUnreachable));
+        assert_eq!(shaken.message, "no TLS connection to the upstream");
     }
 
     #[test]

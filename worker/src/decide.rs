@@ -53,7 +53,11 @@ pub(crate) fn decide(claimed: &Claimed, outcome: Result<Reply, Failure>, random:
         Kind::Transient if failures < claimed.max_attempts => {
             Verdict::Again { delay: full_jitter(claimed.backoff, failures, random), charged: true, error }
         }
-        Kind::Throttled(asked) => {
+        Kind::Later { wait, charged } if !charged || failures < claimed.max_attempts => {
+            // Those who were told the same moment do not come back at the same moment.
+            Verdict::Again { delay: wait + wait.mul_f64(random / 10.0), charged, error }
+        }
+        Kind::Throttled(asked) | Kind::TooLarge(asked) => {
             // Those who were told the same moment do not come back at the same moment. Throttles are no failures, so that
             // the bound of our own waits grows with the attempts.
             let delay = asked.map_or_else(
@@ -63,12 +67,12 @@ pub(crate) fn decide(claimed: &Claimed, outcome: Result<Reply, Failure>, random:
             Verdict::Again { delay, charged: false, error }
         }
         // Nothing was executed.
-        Kind::Away => {
+        Kind::Away | Kind::Refused | Kind::Unavailable => {
             let delay = full_jitter(claimed.backoff, claimed.attempt, random);
             Verdict::Again { delay, charged: false, error }
         }
         Kind::Deadline => Verdict::End { state: State::Expired, reply: None, error: Some(error) },
-        Kind::Permanent | Kind::Transient => Verdict::End {
+        Kind::Permanent | Kind::Transient | Kind::Later { .. } => Verdict::End {
             state: State::Failed,
             reply: failure.reply.map(|reply| *reply),
             error: Some(error),
@@ -111,6 +115,14 @@ mod tests {
         assert!(matches!(verdict(&task, Kind::Transient), Verdict::End { state: State::Failed, .. }));
         assert_eq!(again(verdict(&task, Kind::Throttled(Some(Duration::from_secs(10))))), (11_000, false));
         assert_eq!(again(verdict(&task, Kind::Throttled(None))), (1_000, false));
+        let later = |charged| Kind::Later { wait: Duration::from_secs(10), charged };
+        assert_eq!(again(verdict(&task, later(false))), (11_000, false));
+        assert!(matches!(verdict(&task, later(true)), Verdict::End { state: State::Failed, .. }));
+        task.failures = 0;
+        assert_eq!(again(verdict(&task, later(true))), (11_000, true));
+        for kind in [Kind::Away, Kind::Refused, Kind::Unavailable, Kind::TooLarge(None)] {
+            assert_eq!(again(verdict(&task, kind)), (1_000, false), "{kind:?}");
+        }
         assert!(matches!(verdict(&task, Kind::Deadline), Verdict::End { state: State::Expired, .. }));
     }
 

@@ -25,6 +25,7 @@ mod lease;
 mod listen;
 mod moderate;
 mod probe;
+mod pulse;
 mod quarantine;
 mod run;
 mod said;

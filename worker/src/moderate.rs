@@ -14,6 +14,7 @@ use shared::{
     store::Claimed,
     task::ErrorCode,
 };
+use tokio::time::Instant;
 
 /// Where moderation models are, on every upstream that has them.
 const ENDPOINT: &str = "/v1/moderations";
@@ -56,7 +57,7 @@ pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &[u8]) -> Resul
             let message = format!("this worker does not know rule '{name}', or its moderation upstream");
             Failure::new(Kind::Transient, ErrorCode::NoUpstream, message)
         })?;
-        if !texts.is_empty() && ask(ctx, server, moderation, &texts).await? {
+        if !texts.is_empty() && ask(ctx, claimed, (server, moderation), &texts).await? {
             let message = format!("Rule '{name}': the moderation model flagged the prompt.");
             return Err(Failure::new(Kind::Permanent, ErrorCode::InputRefused, message));
         }
@@ -67,20 +68,21 @@ pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &[u8]) -> Resul
 /// Whether the model flags one of the texts.
 async fn ask(
     ctx: &Context,
-    server: &Server,
-    moderation: &Moderation,
+    claimed: &Claimed,
+    (server, moderation): (&Server, &Moderation),
     texts: &[String],
 ) -> Result<bool, Failure> {
-    let pauses = &ctx.backends.pauses;
-    if !pauses.may_call(&server.name) {
-        let wait = Some(pauses.left([&*server.name].into_iter())).filter(|wait| !wait.is_zero());
+    let (pauses, model) = (&ctx.backends.pauses, moderation.model.as_deref().unwrap_or_default());
+    if !pauses.may_call(&server.name, model) {
+        let wait = Some(pauses.left([&*server.name].into_iter(), model)).filter(|wait| !wait.is_zero());
         let message = "the moderation upstream is paused";
         return Err(Failure::new(Kind::Throttled(wait), ErrorCode::NoUpstream, message));
     }
     let asked = Asked { model: moderation.model.as_deref(), input: texts };
     let asked = Bytes::from(serde_json::to_vec(&asked).expect("texts are JSON"));
+    let (task, backoff, begun) = (claimed.task, claimed.backoff, Instant::now());
     let mut outcome = upstream::post(server, &ctx.config.worker, ENDPOINT, asked).await;
-    breaker::note(ctx, server, &mut outcome).await;
+    breaker::note(ctx, server, breaker::Called { task, model, begun, backoff }, &mut outcome).await;
     read(&outcome.map_err(of_moderation)?, texts.len())
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use shared::{
-    store::{self, Served},
+    store::{self, Cause, Scope, Served},
     task::TaskId,
 };
 use std::{sync::Arc, time::Duration};
@@ -32,8 +32,8 @@ pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
         loop {
             sleep(LOOK.min(ctx.config.worker.probe_period / 4)).await;
             let to_try = ctx.backends.pauses.to_try();
-            let servers = to_try.iter().filter_map(|name| ctx.servers.get(name));
-            join_all(servers.map(|server| one(&ctx, &hand, server))).await;
+            let servers = to_try.iter().filter_map(|scope| Some((scope, ctx.servers.get(&scope.upstream)?)));
+            join_all(servers.map(|(scope, server)| one(&ctx, &hand, server, scope))).await;
         }
     };
     tokio::select! {
@@ -42,36 +42,49 @@ pub(crate) async fn keep(ctx: Arc<Context>, hand: mpsc::Sender<Lease>, stop: Can
     }
 }
 
-async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server) {
-    let upstream = &*server.name;
+async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server, scope: &Scope) {
+    let (upstream, model) = (&*server.name, scope.model.as_deref());
     let (Some(worker), Ok(slot)) = (*ctx.worker.borrow(), server.trial.clone().try_acquire_owned()) else {
         return;
     };
-    if !ctx.backends.pauses.probe(upstream, ctx.config.worker.probe_period).await {
+    let open = Arc::new(ctx.backends.pauses.waiting_for(scope));
+    let served = Served { open, capped: ctx.backends.caps.known() };
+    let listed = is_told_by_its_list(ctx, scope);
+    let drawn = match draw(ctx, &served).await {
+        // The trial is left to the first task that comes.
+        Ok(None) if !listed => return,
+        Ok(drawn) => drawn,
+        Err(error) => return tracing::debug!(?error, upstream, "not tried: the database is away"),
+    };
+    if !ctx.backends.pauses.probe(scope, ctx.config.worker.probe_period).await {
         return;
     }
-    let open = Arc::new(ctx.backends.pauses.waiting_for(upstream));
-    let served = Served { open, capped: ctx.backends.caps.known() };
-    let claimed = match draw(ctx, &served).await {
-        Ok(None) => Ok(Vec::new()),
-        Ok(Some(id)) => claim::entered(ctx, ctx.backends.store.claim(worker, &[id], &served)).await,
-        Err(error) => Err(error),
+    let claimed = match drawn {
+        None => Ok(Vec::new()),
+        Some(id) => claim::entered(ctx, ctx.backends.store.claim(worker, &[id], &served)).await,
     };
     match claimed {
         // Nobody waits for it, or only tasks that no other may run beside.
         Ok(claimed) if claimed.is_empty() => {
-            if catalog::is_alive(server).await {
-                tracing::info!(upstream, "the upstream answers again");
-                server.pulse.doubt(ctx.config.worker.breaker_failures);
-                ctx.backends.pauses.resume(upstream).await;
+            if listed && catalog::is_alive(server).await {
+                tracing::info!(upstream, model, "the upstream answers again");
+                server.pulse.doubt(model, ctx.config.worker.breaker_failures);
+                ctx.backends.pauses.resume(scope).await;
             }
         }
         Ok(claimed) => {
-            tracing::info!(upstream, tasks = claimed.len(), "a task tries the upstream");
+            tracing::info!(upstream, model, tasks = claimed.len(), "a task tries the upstream");
             claim::hand_over(ctx, claimed, slot, hand, Some(server.name.clone()));
         }
         Err(error) => tracing::debug!(?error, upstream, "not tried: the database is away"),
     }
+}
+
+/// Whether an upstream that lists its models may be well again. One that refuses a key, or loads a model, may list them all the same.
+fn is_told_by_its_list(ctx: &Context, scope: &Scope) -> bool {
+    let failing = ctx.backends.pauses.failing(&scope.upstream, scope.model.as_deref().unwrap_or_default());
+    let silent = |cause| matches!(cause, Cause::Credentials | Cause::Unavailable);
+    !failing.iter().any(|(failing, cause)| failing == scope && silent(*cause))
 }
 
 /// One of the tasks in front that wait for it.

@@ -62,7 +62,8 @@ pub(crate) async fn attempt(lease: Lease, ctx: &Arc<Context>) -> Result<(), Infa
     if let (true, Some(outcome), Some(name)) = (answered, &mut outcome, &upstream)
         && let Some(server) = ctx.servers.get(&**name)
     {
-        breaker::note(ctx, server, outcome).await;
+        let (task, model, backoff) = (claimed.task, &*claimed.model, claimed.backoff);
+        breaker::note(ctx, server, breaker::Called { task, model, begun, backoff }, outcome).await;
     }
     let told = Told { floor: teller.floor(), upstream, usage: spent };
     match outcome {
@@ -127,14 +128,16 @@ fn choose<'a>(ctx: &'a Context, claimed: &Claimed) -> Result<&'a Server, Failure
     let serving = catalog::route(&ctx.config, &noted, &claimed.endpoint, &claimed.model);
     let names = || serving.iter().map(|upstream| upstream.name.as_str());
     let pauses = &ctx.backends.pauses;
-    let open: Vec<&str> = names().filter(|name| pauses.may_call(name)).collect();
+    let open: Vec<&str> = names().filter(|name| pauses.may_call(name, &claimed.model)).collect();
     let turn = claimed.attempt.saturating_sub(1) as usize;
     let chosen = open.get(turn % open.len().max(1)).and_then(|name| ctx.servers.get(*name));
     chosen.ok_or_else(|| {
         let kind = match serving.is_empty() {
             // Nobody knows the model: that may last.
             true => Kind::Transient,
-            false => Kind::Throttled(Some(pauses.left(names())).filter(|wait| !wait.is_zero())),
+            false => {
+                Kind::Throttled(Some(pauses.left(names(), &claimed.model)).filter(|wait| !wait.is_zero()))
+            }
         };
         Failure::new(
             kind,

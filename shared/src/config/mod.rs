@@ -234,12 +234,14 @@ pub struct Upstream {
     pub key: Option<Secret>,
     /// Paths it serves.
     pub endpoints: Vec<String>,
+    /// It takes any model, whatever it lists.
+    pub any_model: bool,
 }
 
 /// A model bound to upstreams.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Model name as clients write it.
+    /// Model name as clients write it; a `*` at its end stands for any ending.
     pub model: String,
     /// Names of upstreams, first choice first.
     pub upstreams: Vec<String>,

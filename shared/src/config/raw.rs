@@ -235,6 +235,8 @@ struct RawUpstream {
     url: String,
     key: Option<String>,
     endpoints: Option<Vec<String>>,
+    #[serde(default)]
+    any_model: bool,
 }
 
 #[derive(Deserialize)]
@@ -303,13 +305,17 @@ fn upstream(raw: RawUpstream) -> Result<Upstream, String> {
         return Err(format!("endpoint {} of {name}: expected a path such as /v1/embeddings", quoted(stray)));
     }
     let key = raw.key.filter(|key| !key.is_empty()).map(Secret::new);
-    Ok(Upstream { name, url: url.to_owned(), key, endpoints })
+    Ok(Upstream { name, url: url.to_owned(), key, endpoints, any_model: raw.any_model })
 }
 
 fn read_routes(config: &mut Config, value: &Value) -> Result<(), String> {
     let raw: Vec<RawRoute> = items(value)?;
     if let Some(route) = raw.iter().find(|route| route.upstreams.is_empty()) {
         return Err(format!("the route of model {} names no upstream", route.model));
+    }
+    let inner = |route: &&RawRoute| route.model.strip_suffix('*').unwrap_or(&route.model).contains('*');
+    if let Some(route) = raw.iter().find(inner) {
+        return Err(format!("the route of model {}: a * may only be the last character", route.model));
     }
     no_repeat(raw.iter().map(|route| route.model.as_str()))?;
     config.routes = raw.into_iter().map(|RawRoute { model, upstreams }| Route { model, upstreams }).collect();
@@ -347,7 +353,8 @@ fn show_upstreams(config: &Config) -> Option<String> {
         let usual = upstream.endpoints == ENDPOINTS;
         let paths = list(upstream.endpoints.iter().map(|path| quoted(path))).filter(|_| !usual);
         let paths = paths.map_or(String::new(), |paths| format!(", endpoints = {paths}"));
-        format!("{{ name = {}, url = {}{key}{paths} }}", quoted(&upstream.name), quoted(&upstream.url))
+        let any = if upstream.any_model { ", any_model = true" } else { "" };
+        format!("{{ name = {}, url = {}{key}{paths}{any} }}", quoted(&upstream.name), quoted(&upstream.url))
     };
     list(config.upstreams.iter().map(show))
 }

@@ -54,6 +54,8 @@ fn values_outside_their_limits_are_refused_by_name() {
     );
     assert!(refusal(&[], "[worker]\nqueues = [\"fast\"]").contains("fast is no queue"));
     assert!(refusal(&[], "[[routes]]\nmodel = \"m\"\nupstreams = [\"x\"]").contains("names upstream x"));
+    let inner = "[[routes]]\nmodel = \"a*b\"\nupstreams = [\"x\"]";
+    assert!(refusal(&[], inner).contains("a * may only be the last character"));
     assert!(refusal(&[], "[worker]\nslots = 0").contains("expected a whole number from 1 to 100000"));
     assert!(refusal(&[("DATABASE_URL", "postgres://h/d")], "").contains("REDIS_URL"));
     let two = [("DATABASE_URL", "postgres://h/d"), ("REDIS_URL", "redis://h")];

@@ -15,7 +15,7 @@ mod webhooks;
 
 pub use postgres::PostgresStore;
 pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
-pub use served::{Cap, Capped, Open, Pause, Served, UpstreamModels};
+pub use served::{Cap, Capped, Cause, Open, Pause, Scope, Served, UpstreamModels};
 pub use sqlite::SqliteStore;
 pub use types::*;
 pub use webhooks::{
@@ -249,17 +249,17 @@ pub trait Store: Send + Sync {
 
     // ── upstreams ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Pauses an upstream for `wait` from now, for everyone. The later end of two pauses counts; one that is failing stays so
-    /// until [`Store::resume`].
-    async fn pause(&self, upstream: &str, wait: Duration, failing: bool) -> Result<()>;
+    /// Pauses an upstream or a model of it for `wait` from now, for everyone. The later end of two pauses counts; one that is to
+    /// be tried stays so until [`Store::resume`].
+    async fn pause(&self, scope: &Scope, wait: Duration, cause: Cause) -> Result<()>;
 
-    /// Ends an upstream's pause.
-    async fn resume(&self, upstream: &str) -> Result<()>;
+    /// Ends a pause.
+    async fn resume(&self, scope: &Scope) -> Result<()>;
 
-    /// Asks to be the one who tries a failing upstream whose pause is over: `true` for one caller per `wait`.
-    async fn probe(&self, upstream: &str, wait: Duration) -> Result<bool>;
+    /// Asks to be the one who tries what is failing and whose pause is over: `true` for one caller per `wait`.
+    async fn probe(&self, scope: &Scope, wait: Duration) -> Result<bool>;
 
-    /// The upstreams that are paused, or were until a moment ago and are failing.
+    /// What is paused, or was until a moment ago and is failing.
     async fn pauses(&self) -> Result<Vec<Pause>>;
 
     /// Notes which models an upstream lists; `None`: the list is unavailable.

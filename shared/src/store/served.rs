@@ -12,16 +12,90 @@ pub struct UpstreamModels {
     pub models: Option<Vec<String>>,
 }
 
-/// An upstream that is left alone for a while.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pause {
+/// What a pause is of: an upstream, or one of its models.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scope {
     /// The upstream's configured name.
     pub upstream: String,
+    /// The model; `None`: all of them.
+    pub model: Option<String>,
+}
+
+impl Scope {
+    /// All models of an upstream.
+    #[must_use]
+    pub fn upstream(name: &str) -> Self {
+        Self { upstream: name.to_owned(), model: None }
+    }
+
+    /// One model of an upstream. A model without a name cannot be told from the others.
+    #[must_use]
+    pub fn model(upstream: &str, model: &str) -> Self {
+        Self::from_columns(upstream.to_owned(), model.to_owned())
+    }
+
+    pub(super) fn from_columns(upstream: String, model: String) -> Self {
+        Self { upstream, model: Some(model).filter(|model| !model.is_empty()) }
+    }
+
+    pub(super) fn model_column(&self) -> &str {
+        self.model.as_deref().unwrap_or_default()
+    }
+}
+
+/// Why something is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It asked for fewer requests: everybody may call after the pause. After any other cause one caller at a time tries it,
+    /// until one succeeds.
+    Throttled,
+    /// Its calls fail.
+    Failing,
+    /// It says that it does not serve at the moment, as while it loads a model.
+    Unavailable,
+    /// It refuses the operator's key.
+    Credentials,
+    /// There is no connection to it.
+    Unreachable,
+}
+
+impl Cause {
+    const ALL: [Self; 5] =
+        [Self::Throttled, Self::Failing, Self::Unavailable, Self::Credentials, Self::Unreachable];
+
+    /// Its name in rows and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Failing => "failing",
+            Self::Unavailable => "unavailable",
+            Self::Credentials => "credentials",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
+    /// Whether it has to be tried before everybody may call again.
+    #[must_use]
+    pub fn is_failing(self) -> bool {
+        self != Self::Throttled
+    }
+
+    /// A cause that only a later version knows wants a trial, as all but one do.
+    pub(super) fn read(name: &str) -> Self {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == name).unwrap_or(Self::Failing)
+    }
+}
+
+/// Something that is left alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// What is.
+    pub scope: Scope,
     /// Until it may be called, zero once that moment has passed.
     pub left: Duration,
-    /// It failed again and again: after the pause one caller at a time tries it, until one succeeds. Otherwise it asked for
-    /// the pause, and everybody may call afterwards.
-    pub failing: bool,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// Which tasks are claimed and rung for at the moment.
@@ -51,17 +125,18 @@ pub struct Cap {
     pub tasks: u32,
 }
 
-/// Which tasks have an upstream that may be called, by endpoint and model.
+/// Which tasks have an upstream that may be called. A task's key is `endpoint model`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Open {
-    /// All of them: no upstream is paused.
+    /// All of them: nothing is paused.
     #[default]
     All,
-    /// Those at `endpoints`; for the models in `except` (each `endpoint model`) it is the other way round.
+    /// Those whose key begins with an odd number of `prefixes`: each turns round what the shorter ones say. For the keys in
+    /// `except` it is once more the other way round.
     Only {
-        /// Endpoints at which a model that nobody lists is served.
-        endpoints: Vec<String>,
-        /// What differs from that.
+        /// An endpoint with a space stands for all of its models, `endpoint openai/` for those that begin so.
+        prefixes: Vec<String>,
+        /// Whole keys.
         except: Vec<String>,
     },
 }
@@ -70,7 +145,7 @@ impl Open {
     /// Whether no task at all has one.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        matches!(self, Self::Only { endpoints, except } if endpoints.is_empty() && except.is_empty())
+        matches!(self, Self::Only { prefixes, except } if prefixes.is_empty() && except.is_empty())
     }
 }
 
@@ -79,7 +154,7 @@ impl Served {
     pub(super) fn lists(&self) -> (Option<&[String]>, Option<&[String]>) {
         match &*self.open {
             Open::All => (None, None),
-            Open::Only { endpoints, except } => (Some(endpoints), Some(except)),
+            Open::Only { prefixes, except } => (Some(prefixes), Some(except)),
         }
     }
 }
@@ -141,16 +216,16 @@ mod tests {
 
     #[test]
     fn nothing_is_open_if_no_list_names_anything() {
-        let only = |endpoints: &[&str], except: &[&str]| {
+        let only = |prefixes: &[&str], except: &[&str]| {
             let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-            Open::Only { endpoints: own(endpoints), except: own(except) }
+            Open::Only { prefixes: own(prefixes), except: own(except) }
         };
         assert!(only(&[], &[]).is_nothing());
-        assert!(!only(&["/v1"], &[]).is_nothing() && !only(&[], &["/v1 m"]).is_nothing());
+        assert!(!only(&["/v1 "], &[]).is_nothing() && !only(&[], &["/v1 m"]).is_nothing());
         assert!(!Open::All.is_nothing());
         assert_eq!(Served::default().lists(), (None, None));
-        let some = Served { open: Arc::new(only(&["/v1"], &["/v1 m"])), ..Served::default() };
-        assert_eq!(some.lists(), (Some(&["/v1".to_owned()][..]), Some(&["/v1 m".to_owned()][..])));
+        let some = Served { open: Arc::new(only(&["/v1 "], &["/v1 m"])), ..Served::default() };
+        assert_eq!(some.lists(), (Some(&["/v1 ".to_owned()][..]), Some(&["/v1 m".to_owned()][..])));
     }
 
     #[test]

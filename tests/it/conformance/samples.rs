@@ -123,10 +123,10 @@ pub(super) async fn claim(store: &dyn Store, worker: WorkerId, task: &NewTask) -
     claimed.remove(0)
 }
 
-/// What has an upstream at these endpoints, and the other way round for these models.
-pub(super) fn only(endpoints: &[&str], except: &[&str]) -> Served {
+/// What has an upstream: tasks whose `endpoint model` begins so, and the other way round for these.
+pub(super) fn only(prefixes: &[&str], except: &[&str]) -> Served {
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    let open = Open::Only { endpoints: owned(endpoints), except: owned(except) };
+    let open = Open::Only { prefixes: owned(prefixes), except: owned(except) };
     Served { open: Arc::new(open), ..Served::default() }
 }
 

@@ -217,8 +217,7 @@ fn everything(api: &Client, history: &History, round: u32) -> Clients {
     clients.push(actor(10).stream().boxed_local());
     clients.push(actor(11).stream().boxed_local());
     clients.push(actor(12).again(json!({"status": 500, "fail_first": 1})).boxed_local());
-    clients
-        .push(actor(13).again(json!({"status": 429, "fail_first": 1, "retry_after_s": 0.2})).boxed_local());
+    clients.push(actor(13).throttled().boxed_local());
     clients.push(actor(14).large().boxed_local());
     clients.push(actor(15).cancel().boxed_local());
     clients.push(actor(16).cancel().boxed_local());
@@ -262,6 +261,21 @@ impl Actor {
 
     async fn again(self, sim: Value) -> anyhow::Result<()> {
         self.submit(&task(2, sim)).await.map(drop)
+    }
+
+    /// Two tasks of a model that nobody else asks for: the second to be turned away has it paused.
+    async fn throttled(self) -> anyhow::Result<()> {
+        for n in 0..2 {
+            let mut body = task(n, json!({"status": 429, "fail_first": 1, "retry_after_s": 0.2}));
+            body["body"]["model"] = json!("sim-embed");
+            let one = Self {
+                api: self.api.clone(),
+                history: self.history.clone(),
+                name: format!("{}-{n}", self.name),
+            };
+            one.submit(&body).await?;
+        }
+        Ok(())
     }
 
     /// Bodies that go to the object store, both ways.

@@ -21,6 +21,7 @@ mod reconnects;
 mod redis_away;
 mod redis_forgets;
 mod resume;
+mod scopes;
 mod slow_clients;
 mod slow_readers;
 mod sqlite;

@@ -12,14 +12,24 @@ both_modes!(every_fault_is_what_it_is);
 /// What the fault is, what the simulator is told, and the task's end: its state, and the error's code.
 type Case = (&'static str, Value, &'static str, &'static str);
 
-/// Statuses.
+/// Statuses. Those that a server gives whoever asks are in `scopes`.
 fn refused() -> Vec<Case> {
     let (done, failed) = ("completed", "failed");
     vec![
         ("a good answer", json!({}), done, ""),
         ("400", json!({"status": 400}), failed, "upstream_rejected"),
-        ("401", json!({"status": 401}), failed, "upstream_rejected"),
-        ("403", json!({"status": 403}), failed, "upstream_rejected"),
+        (
+            "403 for its content",
+            json!({"status": 403, "error_code": "content_policy_violation"}),
+            failed,
+            "upstream_rejected",
+        ),
+        (
+            "a model that is not there",
+            json!({"status": 404, "error_code": "model_not_found"}),
+            failed,
+            "upstream_rejected",
+        ),
         ("404", json!({"status": 404}), failed, "upstream_rejected"),
         ("413", json!({"status": 413}), failed, "upstream_rejected"),
         ("422", json!({"status": 422}), failed, "upstream_rejected"),
@@ -38,7 +48,6 @@ fn refused() -> Vec<Case> {
         ("408", json!({"status": 408}), failed, "upstream_failed"),
         ("500", json!({"status": 500}), failed, "upstream_failed"),
         ("502", json!({"status": 502}), failed, "upstream_failed"),
-        ("503", json!({"status": 503}), failed, "upstream_failed"),
         ("504", json!({"status": 504}), failed, "upstream_failed"),
         ("500 once", json!({"status": 500, "fail_first": 1}), done, ""),
         ("529 once", json!({"status": 529, "fail_first": 1}), done, ""),

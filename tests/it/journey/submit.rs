@@ -80,7 +80,7 @@ async fn a_failed_attempt_is_repeated(mode: Mode) -> anyhow::Result<()> {
     let client = app.client();
     let task = json!({
         "endpoint": "/v1/chat/completions",
-        "body": chat("again", json!({"fail_first": 2, "status": 503})),
+        "body": chat("again", json!({"fail_first": 2, "status": 500})),
         "policy": {"max_attempts": 3, "backoff": {"base_ms": 10, "max_ms": 20}},
     });
     let id = client.submit(&task).await?;

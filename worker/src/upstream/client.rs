@@ -1,7 +1,7 @@
 //! HTTP clients of the configured upstreams. An HTTP/2 upstream is one connection per client: several clients take turns.
 
 use super::wish::Wishes;
-use crate::breaker::Pulse;
+use crate::pulse::Pulse;
 use http::HeaderValue;
 use reqwest::{Client, redirect::Policy};
 use shared::config::{Config, Upstream};
@@ -105,7 +105,13 @@ mod tests {
     fn urls_with_and_without_v1_lead_to_the_same_place() {
         let config = Config::new(Mode::Embedded { data_dir: "unused".into() });
         for url in ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"] {
-            let upstream = Upstream { name: "u".into(), url: url.into(), key: None, endpoints: Vec::new() };
+            let upstream = Upstream {
+                name: "u".into(),
+                url: url.into(),
+                key: None,
+                endpoints: Vec::new(),
+                any_model: false,
+            };
             let request = Server::open(&upstream, &config).unwrap().request(http::Method::GET, "/v1/models");
             assert_eq!(request.build().unwrap().url().as_str(), "http://h:1/v1/models");
         }

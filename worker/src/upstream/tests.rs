@@ -79,8 +79,13 @@ async fn calls_within(
     tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
 
     let mut config = Config::new(Mode::Embedded { data_dir: "unused".into() });
-    config.upstreams =
-        vec![Upstream { name: "u".into(), url, key: Some(config::Secret::new("k")), endpoints: vec![] }];
+    config.upstreams = vec![Upstream {
+        name: "u".into(),
+        url,
+        key: Some(config::Secret::new("k")),
+        endpoints: vec![],
+        any_model: false,
+    }];
     limits(&mut config.worker);
     let servers = open(&config).unwrap();
     let mut all = Vec::new();

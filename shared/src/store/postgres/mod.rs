@@ -19,9 +19,9 @@ mod webhooks;
 mod worker;
 
 use super::{
-    Again, Batch, Bell, Cancelled, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten, ListQuery,
-    NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted,
-    UpstreamModels, Worker, codec,
+    Again, Batch, Bell, Cancelled, Cause, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten,
+    ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Scope, Served, Store,
+    Submitted, UpstreamModels, Worker, codec,
 };
 use crate::{
     clock::UnixMs,
@@ -40,7 +40,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
@@ -51,6 +51,7 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
     (8, "webhooks", include_str!("../../../../migrations/postgres/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/postgres/0009_tickets.sql")),
     (10, "floor", include_str!("../../../../migrations/postgres/0010_floor.sql")),
+    (12, "pauses_of_models", include_str!("../../../../migrations/postgres/0012_pauses_of_models.sql")),
     (13, "blame", include_str!("../../../../migrations/postgres/0013_blame.sql")),
 ];
 
@@ -324,14 +325,14 @@ impl Store for PostgresStore {
     async fn models(&self, age: Duration) -> Result<Vec<UpstreamModels>> {
         within(VERB, upstreams::models(&self.pool, age)).await
     }
-    async fn pause(&self, upstream: &str, wait: Duration, failing: bool) -> Result<()> {
-        within(VERB, upstreams::pause(&self.pool, upstream, wait, failing)).await
+    async fn pause(&self, scope: &Scope, wait: Duration, cause: Cause) -> Result<()> {
+        within(VERB, upstreams::pause(&self.pool, scope, wait, cause)).await
     }
-    async fn resume(&self, upstream: &str) -> Result<()> {
-        within(VERB, upstreams::resume(&self.pool, upstream)).await
+    async fn resume(&self, scope: &Scope) -> Result<()> {
+        within(VERB, upstreams::resume(&self.pool, scope)).await
     }
-    async fn probe(&self, upstream: &str, wait: Duration) -> Result<bool> {
-        within(VERB, upstreams::probe(&self.pool, upstream, wait)).await
+    async fn probe(&self, scope: &Scope, wait: Duration) -> Result<bool> {
+        within(VERB, upstreams::probe(&self.pool, scope, wait)).await
     }
     async fn pauses(&self) -> Result<Vec<Pause>> {
         within(VERB, upstreams::pauses(&self.pool)).await

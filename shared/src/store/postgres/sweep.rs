@@ -233,7 +233,7 @@ pub(super) async fn forget(pool: &PgPool, limit: u32) -> Result<Forgotten> {
          ), workers_gone as (
            delete from workers where reaped and seen_at <= now_ms() - $2
          ), pauses_gone as (
-           delete from pauses where until <= now_ms() - $2
+           delete from upstream_pauses where until <= now_ms() - $2
          )
          select (select count(*) from gone) as tasks, keys from objects"
     );

@@ -3,23 +3,25 @@
 use super::{super::codec, rows::get};
 use crate::{
     clock::ms,
-    store::{Capped, Pause, Result, Served, UpstreamModels},
+    store::{Capped, Cause, Pause, Result, Scope, Served, UpstreamModels},
 };
 use sqlx::{PgPool, postgres::PgRow};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Whether a task is served: see [`crate::store::Served`].
+/// Whether a task is served: see [`crate::store::Served`]. A name that differs is looked up, and of prefixes there are few.
 macro_rules! served {
-    ($task:literal, $endpoints:literal, $except:literal) => {
+    ($task:literal, $prefixes:literal, $except:literal) => {
         concat!(
             "(",
-            $endpoints,
-            "::text[] is null or (",
+            $prefixes,
+            "::text[] is null or ((select count(*) from unnest(",
+            $prefixes,
+            "::text[]) as u(prefix) where starts_with(",
             $task,
-            ".endpoint = any(",
-            $endpoints,
-            ")) <> (",
+            ".endpoint || ' ' || ",
+            $task,
+            ".model, u.prefix)) % 2 = 1) <> (",
             $task,
             ".endpoint || ' ' || ",
             $task,
@@ -65,29 +67,37 @@ pub(super) async fn models(pool: &PgPool, age: Duration) -> Result<Vec<UpstreamM
     found.iter().map(read).collect()
 }
 
-pub(super) async fn pause(pool: &PgPool, upstream: &str, wait: Duration, failing: bool) -> Result<()> {
-    let sql = "insert into pauses as p (upstream, until, failing) values ($1, now_ms() + $2, $3)
-      on conflict (upstream) do update set until = greatest(p.until, excluded.until), failing = p.failing or excluded.failing";
-    sqlx::query(sql).bind(upstream).bind(ms(wait)).bind(failing).execute(pool).await?;
+pub(super) async fn pause(pool: &PgPool, scope: &Scope, wait: Duration, cause: Cause) -> Result<()> {
+    let sql =
+        "insert into upstream_pauses as p (upstream, model, until, cause) values ($1, $2, now_ms() + $3, $4)
+      on conflict (upstream, model) do update set until = greatest(p.until, excluded.until),
+        cause = case excluded.cause when 'throttled' then p.cause else excluded.cause end";
+    let query = sqlx::query(sql).bind(&scope.upstream).bind(scope.model_column());
+    query.bind(ms(wait)).bind(cause.as_str()).execute(pool).await?;
     Ok(())
 }
 
-pub(super) async fn resume(pool: &PgPool, upstream: &str) -> Result<()> {
-    sqlx::query("delete from pauses where upstream = $1").bind(upstream).execute(pool).await?;
+pub(super) async fn resume(pool: &PgPool, scope: &Scope) -> Result<()> {
+    let sql = "delete from upstream_pauses where upstream = $1 and model = $2";
+    sqlx::query(sql).bind(&scope.upstream).bind(scope.model_column()).execute(pool).await?;
     Ok(())
 }
 
-pub(super) async fn probe(pool: &PgPool, upstream: &str, wait: Duration) -> Result<bool> {
-    let sql = "update pauses set until = now_ms() + $2 where upstream = $1 and failing and until <= now_ms()";
-    let asked = sqlx::query(sql).bind(upstream).bind(ms(wait)).execute(pool).await?;
+pub(super) async fn probe(pool: &PgPool, scope: &Scope, wait: Duration) -> Result<bool> {
+    let sql = "update upstream_pauses set until = now_ms() + $3
+      where upstream = $1 and model = $2 and cause <> 'throttled' and until <= now_ms()";
+    let query = sqlx::query(sql).bind(&scope.upstream).bind(scope.model_column());
+    let asked = query.bind(ms(wait)).execute(pool).await?;
     Ok(asked.rows_affected() > 0)
 }
 
 pub(super) async fn pauses(pool: &PgPool) -> Result<Vec<Pause>> {
-    let sql = "select upstream, greatest(until - now_ms(), 0) as left_ms, failing from pauses where failing or until > now_ms()";
+    let sql = "select upstream, model, greatest(until - now_ms(), 0) as left_ms, cause from upstream_pauses
+      where cause <> 'throttled' or until > now_ms()";
     let read = |row: &PgRow| {
-        let left = codec::span(get(row, "left_ms")?);
-        Ok(Pause { upstream: get(row, "upstream")?, left, failing: get(row, "failing")? })
+        let (left, cause): (i64, String) = (get(row, "left_ms")?, get(row, "cause")?);
+        let scope = Scope::from_columns(get(row, "upstream")?, get(row, "model")?);
+        Ok(Pause { scope, left: codec::span(left), cause: Cause::read(&cause) })
     };
     sqlx::query(sql).fetch_all(pool).await?.iter().map(read).collect()
 }

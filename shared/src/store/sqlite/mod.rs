@@ -223,19 +223,19 @@ impl Store for SqliteStore {
         self.read(|db| upstreams::models(db, within)).await
     }
 
-    async fn pause(&self, upstream: &str, wait: Duration, failing: bool) -> Result<()> {
-        let upstream = upstream.to_owned();
-        self.write(move |db, now| upstreams::pause(db, now, upstream, wait, failing).boxed()).await
+    async fn pause(&self, scope: &Scope, wait: Duration, cause: Cause) -> Result<()> {
+        let scope = scope.clone();
+        self.write(move |db, now| upstreams::pause(db, now, scope, wait, cause).boxed()).await
     }
 
-    async fn resume(&self, upstream: &str) -> Result<()> {
-        let upstream = upstream.to_owned();
-        self.write(move |db, now| upstreams::resume(db, now, upstream).boxed()).await
+    async fn resume(&self, scope: &Scope) -> Result<()> {
+        let scope = scope.clone();
+        self.write(move |db, now| upstreams::resume(db, now, scope).boxed()).await
     }
 
-    async fn probe(&self, upstream: &str, wait: Duration) -> Result<bool> {
-        let upstream = upstream.to_owned();
-        self.write(move |db, now| upstreams::probe(db, now, upstream, wait).boxed()).await
+    async fn probe(&self, scope: &Scope, wait: Duration) -> Result<bool> {
+        let scope = scope.clone();
+        self.write(move |db, now| upstreams::probe(db, now, scope, wait).boxed()).await
     }
 
     async fn pauses(&self) -> Result<Vec<Pause>> {

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
@@ -35,6 +35,7 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
     (8, "webhooks", include_str!("../../../../migrations/sqlite/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/sqlite/0009_tickets.sql")),
     (10, "floor", include_str!("../../../../migrations/sqlite/0010_floor.sql")),
+    (12, "pauses_of_models", include_str!("../../../../migrations/sqlite/0012_pauses_of_models.sql")),
     (13, "blame", include_str!("../../../../migrations/sqlite/0013_blame.sql")),
 ];
 

@@ -228,7 +228,7 @@ pub(super) async fn forget(db: &mut SqliteConnection, now: UnixMs, limit: u32) -
     let sql = "delete from idempotency where (project, key) in \
                  (select project, key from idempotency where expires_at <= ?1 order by expires_at limit ?2); \
                delete from workers where reaped and seen_at <= ?3; \
-               delete from pauses where until <= ?3; \
+               delete from upstream_pauses where until <= ?3; \
                delete from batches where id in (select b.id from batches b where b.result_expires_at <= ?1 \
                  and not exists (select 1 from tasks where batch = b.id) order by b.result_expires_at limit 8) \
                returning id";

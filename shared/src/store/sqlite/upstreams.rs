@@ -1,7 +1,7 @@
 //! What is noted of upstreams, and their pauses.
 
 use super::{
-    super::{Pause, Served, UpstreamModels},
+    super::{Cause, Pause, Scope, Served, UpstreamModels},
     rows::{Fault, from_json, id_list, json, millis},
 };
 use crate::clock::UnixMs;
@@ -10,15 +10,17 @@ use std::time::Duration;
 
 /// Whether a task is served: see [`crate::store::Served`]. The lists are JSON arrays.
 macro_rules! served {
-    ($task:literal, $endpoints:literal, $except:literal) => {
+    ($task:literal, $prefixes:literal, $except:literal) => {
         concat!(
             "(",
-            $endpoints,
-            " is null or (",
+            $prefixes,
+            " is null or ((select count(*) from json_each(",
+            $prefixes,
+            ") where substr(",
             $task,
-            ".endpoint in (select value from json_each(",
-            $endpoints,
-            "))) <> (",
+            ".endpoint || ' ' || ",
+            $task,
+            ".model, 1, length(value)) = value) % 2 = 1) <> (",
             $task,
             ".endpoint || ' ' || ",
             $task,
@@ -73,19 +75,22 @@ pub(super) async fn models(
 pub(super) async fn pause(
     db: &mut SqliteConnection,
     now: UnixMs,
-    upstream: String,
+    scope: Scope,
     wait: Duration,
-    failing: bool,
+    cause: Cause,
 ) -> Result<(), Fault> {
-    let sql = "insert into pauses (upstream, until, failing) values (?1, ?2, ?3) on conflict (upstream) do update set \
-                 until = max(until, excluded.until), failing = failing or excluded.failing";
-    sqlx::query(sql).bind(upstream).bind(now.0 + millis(wait)).bind(failing).execute(db).await?;
+    let sql = "insert into upstream_pauses (upstream, model, until, cause) values (?1, ?2, ?3, ?4) \
+               on conflict (upstream, model) do update set until = max(until, excluded.until), \
+                 cause = case excluded.cause when 'throttled' then cause else excluded.cause end";
+    let query = sqlx::query(sql).bind(&scope.upstream).bind(scope.model_column());
+    query.bind(now.0 + millis(wait)).bind(cause.as_str()).execute(db).await?;
     Ok(())
 }
 
 /// See [`super::super::Store::resume`].
-pub(super) async fn resume(db: &mut SqliteConnection, _now: UnixMs, upstream: String) -> Result<(), Fault> {
-    sqlx::query("delete from pauses where upstream = ?1").bind(upstream).execute(db).await?;
+pub(super) async fn resume(db: &mut SqliteConnection, _now: UnixMs, scope: Scope) -> Result<(), Fault> {
+    let sql = "delete from upstream_pauses where upstream = ?1 and model = ?2";
+    sqlx::query(sql).bind(&scope.upstream).bind(scope.model_column()).execute(db).await?;
     Ok(())
 }
 
@@ -93,21 +98,25 @@ pub(super) async fn resume(db: &mut SqliteConnection, _now: UnixMs, upstream: St
 pub(super) async fn probe(
     db: &mut SqliteConnection,
     now: UnixMs,
-    upstream: String,
+    scope: Scope,
     wait: Duration,
 ) -> Result<bool, Fault> {
-    let sql = "update pauses set until = ?3 where upstream = ?1 and failing and until <= ?2";
-    let asked = sqlx::query(sql).bind(upstream).bind(now.0).bind(now.0 + millis(wait)).execute(db).await?;
+    let sql = "update upstream_pauses set until = ?4 \
+               where upstream = ?1 and model = ?2 and cause <> 'throttled' and until <= ?3";
+    let query = sqlx::query(sql).bind(&scope.upstream).bind(scope.model_column());
+    let asked = query.bind(now.0).bind(now.0 + millis(wait)).execute(db).await?;
     Ok(asked.rows_affected() > 0)
 }
 
 /// See [`super::super::Store::pauses`].
 pub(super) async fn pauses(db: impl SqliteExecutor<'_>) -> Result<Vec<Pause>, Fault> {
-    let sql = "select upstream, max(until - now, 0) as left_ms, failing \
-               from pauses, (select cast(unixepoch('subsec') * 1000 as integer) as now) where failing or until > now";
+    let sql = "select upstream, model, max(until - now, 0) as left_ms, cause \
+               from upstream_pauses, (select cast(unixepoch('subsec') * 1000 as integer) as now) \
+               where cause <> 'throttled' or until > now";
     let read = |row: &sqlx::sqlite::SqliteRow| {
         let left = Duration::from_millis(row.try_get::<i64, _>("left_ms")?.unsigned_abs());
-        Ok(Pause { upstream: row.try_get("upstream")?, left, failing: row.try_get("failing")? })
+        let scope = Scope::from_columns(row.try_get("upstream")?, row.try_get("model")?);
+        Ok(Pause { scope, left, cause: Cause::read(row.try_get("cause")?) })
     };
     sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
 }

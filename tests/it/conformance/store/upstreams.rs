@@ -2,7 +2,7 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{Pause, Served, Store, UpstreamModels},
+    store::{Cause, Pause, Scope, Served, Store, UpstreamModels},
     task::{NewTask, TaskId},
 };
 use std::time::Duration;
@@ -22,37 +22,43 @@ async fn models(store: &dyn Store) {
     assert_eq!(mine(store.models(Duration::from_millis(10)).await.expect("models")), None);
 }
 
-async fn paused(store: &dyn Store, upstream: &str) -> Option<Pause> {
-    store.pauses().await.expect("pauses").into_iter().find(|pause| pause.upstream == upstream)
+async fn paused(store: &dyn Store, scope: &Scope) -> Option<Pause> {
+    store.pauses().await.expect("pauses").into_iter().find(|pause| pause.scope == *scope)
 }
 
 async fn pauses(store: &dyn Store) {
     let upstream = new_queue().to_string();
-    assert_eq!(paused(store, &upstream).await, None);
-    store.pause(&upstream, LONG, false).await.expect("pause");
-    store.pause(&upstream, Duration::from_millis(1), false).await.expect("pause");
-    let pause = paused(store, &upstream).await.expect("the later end counts");
-    assert!(pause.left > LONG / 2 && pause.left <= LONG && !pause.failing, "{pause:?}");
-    store.resume(&upstream).await.expect("resume");
-    store.resume(&upstream).await.expect("twice is as good as once");
-    assert_eq!(paused(store, &upstream).await, None);
-    store.pause(&upstream, Duration::ZERO, false).await.expect("pause");
+    let (whole, model) = (Scope::upstream(&upstream), Scope::model(&upstream, "a b"));
+    for scope in [&whole, &model] {
+        assert_eq!(paused(store, scope).await, None);
+        store.pause(scope, LONG, Cause::Throttled).await.expect("pause");
+        store.pause(scope, Duration::from_millis(1), Cause::Throttled).await.expect("pause");
+        let pause = paused(store, scope).await.expect("the later end counts");
+        assert!(pause.left > LONG / 2 && pause.left <= LONG, "{pause:?}");
+        assert_eq!(pause.cause, Cause::Throttled);
+    }
+    store.resume(&model).await.expect("resume");
+    store.resume(&model).await.expect("twice is as good as once");
+    assert_eq!(paused(store, &model).await, None);
+    assert!(paused(store, &whole).await.is_some(), "only the model's pause has ended");
+    store.pause(&model, Duration::ZERO, Cause::Throttled).await.expect("pause");
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(paused(store, &upstream).await, None, "a pause that is over is none");
+    assert_eq!(paused(store, &model).await, None, "a pause that is over is none");
 }
 
 async fn trials(store: &dyn Store) {
-    let upstream = new_queue().to_string();
-    assert!(!store.probe(&upstream, LONG).await.expect("probe"), "there is nothing to try");
-    store.pause(&upstream, Duration::ZERO, true).await.expect("pause");
+    let scope = Scope::model(&new_queue().to_string(), "m");
+    assert!(!store.probe(&scope, LONG).await.expect("probe"), "there is nothing to try");
+    store.pause(&scope, Duration::ZERO, Cause::Unreachable).await.expect("pause");
+    store.pause(&scope, Duration::ZERO, Cause::Credentials).await.expect("pause");
     // Another pause does not make it well.
-    store.pause(&upstream, Duration::ZERO, false).await.expect("pause");
+    store.pause(&scope, Duration::ZERO, Cause::Throttled).await.expect("pause");
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let pause = paused(store, &upstream).await.expect("it is failing");
-    assert_eq!((pause.left, pause.failing), (Duration::ZERO, true));
-    let asked = futures_util::future::join_all((0..8).map(|_| store.probe(&upstream, LONG))).await;
+    let pause = paused(store, &scope).await.expect("it is failing");
+    assert_eq!((pause.left, pause.cause), (Duration::ZERO, Cause::Credentials));
+    let asked = futures_util::future::join_all((0..8).map(|_| store.probe(&scope, LONG))).await;
     assert_eq!(asked.into_iter().filter(|asked| *asked.as_ref().expect("probe")).count(), 1, "one tries");
-    assert!(paused(store, &upstream).await.is_some_and(|pause| !pause.left.is_zero() && pause.failing));
+    assert!(paused(store, &scope).await.is_some_and(|pause| !pause.left.is_zero()));
 }
 
 async fn only_what_is_served(store: &dyn Store) {
@@ -62,11 +68,17 @@ async fn only_what_is_served(store: &dyn Store) {
     store.submit(&tasks).await.expect("submit");
     let only = super::super::samples::only;
     let listed = only(&[], &["/v1/chat/completions a b"]);
-    let but = only(&["/v1/embeddings", "/v1/chat/completions"], &["/v1/chat/completions a b"]);
+    let both = ["/v1/embeddings ", "/v1/chat/completions "];
+    let but = only(&both, &["/v1/chat/completions a b"]);
+    let (chat_a, chat_a_b) = ("/v1/chat/completions a", "/v1/chat/completions a b");
     for (served, wanted) in [
         (Served::default(), vec![other.id, chat.id]),
         (only(&[], &[]), vec![]),
-        (only(&["/v1/embeddings"], &[]), vec![other.id]),
+        (only(&both[..1], &[]), vec![other.id]),
+        (only(&[chat_a], &[]), vec![chat.id]),
+        (only(&[both[0], both[1], chat_a], &[]), vec![other.id]),
+        (only(&[chat_a], &[chat_a_b]), vec![]),
+        (only(&["/v1/chat/completions b", "/v1/chat/completions_ "], &[]), vec![]),
         (listed.clone(), vec![chat.id]),
         (but.clone(), vec![other.id]),
     ] {

@@ -43,7 +43,7 @@ fn wishes(words: &Words) -> Vec<Value> {
         json!({"text": answer, "fail_first": 1, "status": 503, "retry_after_s": 0.05}),
         json!({"status": 500, "raw": error}),
         json!({"status": 500, "error_code": prompt}),
-        json!({"status": 503, "headers": {"retry-after": prompt, "x-request-id": "1"}, "raw": prompt}),
+        json!({"status": 502, "headers": {"retry-after": prompt, "x-request-id": "1"}, "raw": prompt}),
         json!({"status": 429, "error_code": "insufficient_quota"}),
         json!({"raw": error, "content_type": "application/json"}),
         json!({"raw": format!("{{\"{prompt}"), "content_type": "application/json"}),
