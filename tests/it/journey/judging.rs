@@ -89,12 +89,17 @@ async fn another_run_is_judged_and_charged(mode: Mode) -> anyhow::Result<()> {
     }
     assert_eq!(app.client().task(&id).await?["status"], "cancelled");
     // Rules and limits are others now.
-    let rules = r#"[{name = "new", deny_patterns = ['hemlock']}]"#;
+    let rules = app.folder().join("rules.toml");
+    let with = |text: &str| std::fs::write(&rules, text);
     let none = ("LONGHAUL_LIMITS__PROJECT_TOKENS_PER_MINUTE", "none");
-    app.restart_api(0, &[none, ("LONGHAUL_INPUT_RULES", rules)]).await?;
+    let file = rules.display().to_string();
+    let settings = [none, ("LONGHAUL_CONFIG", file.as_str())];
+    with("[[input_rules]]\nname = 'new'\ndeny_patterns = ['hemlock']\n")?;
+    app.restart_api(0, &settings).await?;
     let refused = app.client().post(&again, &json!({})).await?.expect(400)?;
     assert_eq!(refused["error"]["code"], "input_refused", "{refused}");
-    app.restart_api(0, &[none]).await?;
+    with("")?;
+    app.restart_api(0, &settings).await?;
     assert_eq!(app.client().post(&again, &json!({})).await?.status, 202);
     Ok(())
 }
@@ -118,7 +123,8 @@ async fn lines_and_messages_are_charged(mode: Mode) -> anyhow::Result<()> {
     let mut watch = client.watch().await?;
     let mut refused = 0;
     for _ in 0..25 {
-        let said = watch.subscribe(&json!({"type": "subscribe", "topics": ["queue:default"]})).await?;
+        let cancel = json!({"type": "task.cancel", "task_id": "task_01jd0000000000000000000000"});
+        let said = watch.subscribe(&cancel).await?;
         refused += u32::from(said["error"]["code"] == "rate_limit_exceeded");
     }
     assert!((5..=12).contains(&refused), "{refused}");
