@@ -242,6 +242,7 @@ pub(crate) async fn stop(app: &App, id: TaskId, reason: Option<&str>) -> Result<
         (status = 202, description = "Queued again.", body = TaskView),
         (status = 404, description = "No such task.", body = Wrapped),
         (status = 409, description = "Its state does not allow it.", body = Wrapped),
+        (status = 410, description = "Its request body is gone.", body = Wrapped),
     )
 )]
 pub(crate) async fn retry(

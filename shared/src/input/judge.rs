@@ -128,7 +128,7 @@ impl Reader for Judge<'_> {
         for rule in self.rules {
             if let Some(most) = rule.prompt_chars_max.filter(|most| self.chars > *most) {
                 self.broken = Some(&rule.name);
-                let what = format!("has more than {most} characters");
+                let what = format!("must have at most {most} characters");
                 return Err(Fault { at: At::Prompt, what });
             }
         }

@@ -79,7 +79,7 @@ fn the_prompt_is_judged_and_not_told() {
         {"role":"user","content":[{"type":"text","text":"My secret: é"}]}]}"#;
     assert_eq!(judged("name = 'r'\nprompt_chars_max = 17", body), Ok(()));
     let (field, message) = refused("prompt_chars_max = 16", body);
-    assert_eq!((&*field, message.contains("more than 16 characters")), ("", true), "{message}");
+    assert_eq!((&*field, message.contains("at most 16 characters")), ("", true), "{message}");
     let (_, message) = refused("deny_patterns = ['^nothing$', '(?i)SECRET']", body);
     assert!(message.contains("pattern 2") && !message.contains("secret"), "{message}");
     assert_eq!(refused("deny_patterns = ['b+']", r#"{"input":["a","bb"]}"#).0, "");
@@ -248,5 +248,5 @@ fn bounds_are_reached_at_once() {
     let (field, message) = judged(RULE, &texts(100_001)).expect_err("too many");
     assert_eq!((field.as_deref(), message.contains("100000 texts")), (Some("body"), true), "{message}");
     // What comes behind the bound is not even parsed.
-    assert!(refused("prompt_chars_max = 3", r#"{"prompt":"long","x":1e400}"#).1.contains("more than 3"));
+    assert!(refused("prompt_chars_max = 3", r#"{"prompt":"long","x":1e400}"#).1.contains("at most 3"));
 }
