@@ -4,6 +4,8 @@ use crate::{
     error::{ApiError, Wrapped},
     fetch::{DEADLINE, DEADLINE_BODY, patiently},
     few::Few,
+    judge::{Judged, judge},
+    limits::Admitted,
     lines::{self, Fault, GoodLine, WantedBatch},
     list::{self, List, Pairs},
     metadata,
@@ -22,7 +24,6 @@ use serde_json::value::RawValue;
 use shared::{
     catalog::{self, Refusal},
     failpoint::{self, Point},
-    input,
     news::News,
     objects::Part,
     store::{Batch, BatchState, Bell, NewBatch},
@@ -134,9 +135,18 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         return Err(ApiError::invalid("endpoint", format!("Invalid value: '{endpoint}'. {refusal}.")));
     }
     let admits = |model: &str| catalog::admit(&app.config, &notes, &endpoint, model).is_ok();
-    let (rules, project) = (&app.config.input_rules, &app.visitor.caller.project_name);
-    let allows = |line: &GoodLine<'_>| input::check(rules, project, &endpoint, &line.model, line.body);
-    let checked = lines::check(requests, &endpoint, admits, allows);
+    let checked = lines::check(requests, &endpoint, admits);
+    let bodies: Vec<&RawValue> = checked.good.iter().map(|line| line.body).collect();
+    let admitted = app.limiter.admit(&app.visitor, &endpoint, &bodies).await?;
+    let judged = checked.good.iter().map(|line| {
+        let body = bytes.slice_ref(line.body.get().as_bytes());
+        Judged { model: line.model.clone(), body }
+    });
+    let verdicts = judge(&app, &endpoint, judged.collect()).await;
+    let checked = verdicts.map(|verdicts| checked.judged(verdicts));
+    if !matches!(checked, Ok(Ok(_))) {
+        app.limiter.give_back(&admitted).await;
+    }
     let id = BatchId::new();
     let batch = |model, errors| NewBatch {
         id,
@@ -149,13 +159,12 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         errors,
         result_ttl: app.config.policy.result_ttl,
     };
-    let (batch, tasks) = match checked {
+    let (batch, tasks) = match checked? {
         Ok(lines) => {
             let first = lines.first().map(|line| line.model.clone());
             let model = first.filter(|first| lines.iter().all(|line| line.model == *first));
-            app.limiter.room(app.project, u32::try_from(lines.len()).unwrap_or(u32::MAX)).await?;
-            let tasks = line_tasks(&app, id, &endpoint, window, &bytes, lines).await?;
-            (batch(model.map(Into::into), None), tasks)
+            let tasks = line_tasks(&app, id, &endpoint, window, &bytes, lines, &admitted).await?;
+            (batch(model, None), tasks)
         }
         Err(faults) => (batch(None, Some(errors(&faults))), Vec::new()),
     };
@@ -195,6 +204,7 @@ async fn line_tasks(
     window: Duration,
     bytes: &Bytes,
     lines: Vec<GoodLine<'_>>,
+    admitted: &Admitted,
 ) -> Result<Vec<NewTask>, ApiError> {
     let lanes = &app.config.lanes;
     let named = lanes.iter().find(|lane| lane.name.as_str() == "batch").or(lanes.last());
@@ -213,7 +223,7 @@ async fn line_tasks(
             queue: queue.clone(),
             priority: 0,
             endpoint: endpoint.clone(),
-            model: good.model.into(),
+            model: good.model,
             payload,
             relay: Relay::Lifecycle,
             delay: Duration::ZERO,
@@ -222,7 +232,7 @@ async fn line_tasks(
             metadata: None,
             idempotency: None,
             batch: Some(BatchLine { batch, line, custom_id: good.custom_id.into() }),
-            reserved: None,
+            reserved: admitted.reserved(tasks.len()),
             moderation: good.moderation,
             webhook: None,
         });

@@ -72,6 +72,10 @@ async fn admit(
     request: &mut Request,
     route: Option<&MatchedPath>,
 ) -> Result<Option<Allowance>, ApiError> {
+    // Proxies and we may take different ones.
+    if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(ApiError::invalid("Host", "'Host' must be there once."));
+    }
     let needs = routes::needs(route.map(MatchedPath::as_str), request.method());
     if matches!(needs, Needs::Nothing) {
         return Ok(None);

@@ -21,6 +21,7 @@ mod gate;
 mod health;
 mod idempotency;
 mod identity;
+mod judge;
 mod limits;
 mod lines;
 mod list;

@@ -1,10 +1,12 @@
 //! The lines of a batch: checked all together, so that the client hears of every fault at once. Pure.
 
-use crate::{docs::schema, error::ApiError, few::Few, metadata::Metadata, parse, wanted::model_of};
+use crate::{
+    docs::schema, error::ApiError, few::Few, judge::Verdict, metadata::Metadata, parse, wanted::model_of,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::input::Refusal;
-use std::{borrow::Cow, collections::HashSet, time::Duration};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 /// Requests of an inline batch at most.
 pub(crate) const LINES_MAX: usize = 1_000;
@@ -66,10 +68,12 @@ pub(crate) struct Line<'a> {
 
 /// A line without fault.
 pub(crate) struct GoodLine<'a> {
+    /// Its place, from 1.
+    pub(crate) number: usize,
     /// The client's name for it.
     pub(crate) custom_id: String,
     /// Model named in the body.
-    pub(crate) model: String,
+    pub(crate) model: Arc<str>,
     /// The body, as it came.
     pub(crate) body: &'a RawValue,
     /// Input rules whose moderation model must pass it.
@@ -111,33 +115,59 @@ pub(crate) fn window(text: &str) -> Result<Duration, ApiError> {
     })
 }
 
-/// Checks all lines. `admits` says whether the model is served, `allows` whether the input rules allow the body.
-///
-/// # Errors
-/// Every fault, in the order of the lines, up to 100.
+/// Lines without fault, and the faults of the others, in order.
+#[derive(Default)]
+pub(crate) struct Checked<'a> {
+    /// Lines without fault so far.
+    pub(crate) good: Vec<GoodLine<'a>>,
+    /// Up to 100.
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl<'a> Checked<'a> {
+    /// Takes the verdicts of the input rules on the good lines.
+    ///
+    /// # Errors
+    /// Every fault, in the order of the lines, up to 100.
+    pub(crate) fn judged(mut self, verdicts: Vec<Verdict>) -> Result<Vec<GoodLine<'a>>, Vec<Fault>> {
+        for (line, verdict) in self.good.iter_mut().zip(verdicts) {
+            match verdict {
+                Ok(moderation) => line.moderation = moderation,
+                Err(Refusal { field: param, message }) => {
+                    self.faults.push(Fault {
+                        code: "input_refused",
+                        line: Some(line.number),
+                        message,
+                        param,
+                    });
+                }
+            }
+        }
+        self.faults.sort_by_key(|fault| fault.line);
+        self.faults.truncate(FAULTS_MAX);
+        if self.faults.is_empty() { Ok(self.good) } else { Err(self.faults) }
+    }
+}
+
+/// Checks all lines, but for what the input rules say. `admits` says whether the model is served.
 pub(crate) fn check<'a>(
     lines: &[&'a RawValue],
     endpoint: &str,
     admits: impl Fn(&str) -> bool,
-    allows: impl Fn(&GoodLine<'_>) -> Result<Vec<String>, Refusal>,
-) -> Result<Vec<GoodLine<'a>>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut good = Vec::with_capacity(lines.len());
+) -> Checked<'a> {
+    let Checked { mut good, mut faults } = Checked::default();
     let mut names = HashSet::new();
     if lines.is_empty() {
         let message =
             "The input file is empty. Please ensure that the batch contains at least one request.".into();
         faults.push(Fault { code: "empty_file", line: None, message, param: None });
     }
-    for (index, raw) in lines.iter().enumerate() {
-        let checked = check_line(raw, endpoint).and_then(|mut line| {
+    for (number, raw) in (1..).zip(lines) {
+        let checked = check_line(raw, endpoint, number).and_then(|line| {
             if !admits(&line.model) {
                 let message = format!("The provided model '{}' is not supported by the Batch API.", line.model);
                 return Err(("model_not_found", message, Some("body.model".into())));
             }
-            line.moderation = allows(&line).map_err(|Refusal { field, message }| {
-                ("input_refused", message, field.map(Into::into))
-            })?;
             if !names.insert(line.custom_id.clone()) {
                 let message = "The custom_id for this request is a duplicate of another request. The custom_id parameter \
                                must be unique for each request in a batch.";
@@ -148,24 +178,19 @@ pub(crate) fn check<'a>(
         match checked {
             Ok(line) => good.push(line),
             Err((code, message, param)) => {
-                faults.push(Fault {
-                    code,
-                    line: Some(index + 1),
-                    message,
-                    param: param.map(Cow::into_owned),
-                });
+                faults.push(Fault { code, line: Some(number), message, param: param.map(Cow::into_owned) });
             }
         }
         if faults.len() == FAULTS_MAX {
             break;
         }
     }
-    if faults.is_empty() { Ok(good) } else { Err(faults) }
+    Checked { good, faults }
 }
 
 type LineFault = (&'static str, String, Option<Cow<'static, str>>);
 
-fn check_line<'a>(raw: &'a RawValue, endpoint: &str) -> Result<GoodLine<'a>, LineFault> {
+fn check_line<'a>(raw: &'a RawValue, endpoint: &str, number: usize) -> Result<GoodLine<'a>, LineFault> {
     let line: Line<'a> =
         parse::read(raw.get().as_bytes()).map_err(|error| ("invalid_request", error.to_string(), None))?;
     let missing = |param| {
@@ -200,7 +225,7 @@ fn check_line<'a>(raw: &'a RawValue, endpoint: &str) -> Result<GoodLine<'a>, Lin
         let message = "Chat Completions: Streaming is not supported in the Batch API.";
         return Err(("streaming_unsupported", message.to_owned(), Some("body.stream".into())));
     }
-    Ok(GoodLine { custom_id, model, body, moderation: Vec::new() })
+    Ok(GoodLine { number, custom_id, model: model.into(), body, moderation: Vec::new() })
 }
 
 fn streams(body: &RawValue) -> bool {
@@ -219,8 +244,7 @@ mod tests {
     fn faults(lines: &[&str]) -> Vec<(&'static str, Option<usize>, Option<String>)> {
         let lines: Vec<&RawValue> =
             lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let faults =
-            check(&lines, "/v1/x", |model| model != "none", |_| Ok(Vec::new())).err().unwrap_or_default();
+        let faults = check(&lines, "/v1/x", |model| model != "none").faults;
         faults.into_iter().map(|fault| (fault.code, fault.line, fault.param)).collect()
     }
 

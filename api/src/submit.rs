@@ -5,7 +5,8 @@
 use crate::{
     error::{ApiError, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY},
-    limits::Allowance,
+    judge::{Judged, judge},
+    limits::{Admitted, Allowance},
     parse::JsonBody,
     state::App,
     view::{self, Beside, TaskView},
@@ -20,8 +21,6 @@ use shared::{
     batcher::{Batcher, Gather},
     catalog,
     failpoint::{self, Point},
-    input,
-    limits::Reservation,
     news::{Herald, News},
     objects::Part,
     store::{self, Store, Submitted},
@@ -186,17 +185,11 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let notes = app.catalogue.notes().await?;
     catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
         .map_err(|refusal| wanted::refused(&refusal))?;
-    let moderation = input::check(
-        &app.config.input_rules,
-        &app.visitor.caller.project_name,
-        &wanted.endpoint,
-        &valid.model,
-        wanted.body,
-    )?;
     let webhook = secret::of_task(app, wanted.webhook.as_ref()).await?;
-    let charged = match charge(app, &wanted).await {
-        Ok(charged) => charged,
-        // What was accepted was accepted, whatever the limits say now.
+    let body = bytes.slice_ref(wanted.body.get().as_bytes());
+    let (admitted, moderation) = match admit(app, &wanted, &valid.model, &body).await {
+        Ok(admitted) => admitted,
+        // What was accepted was accepted, whatever limits and rules say now.
         Err(refusal) => {
             return match key {
                 Some(key) => replay(app, key, &wanted.fingerprint()).await?.ok_or(refusal),
@@ -206,7 +199,6 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     };
     let committed = async {
         let id = TaskId::new();
-        let body = bytes.slice_ref(wanted.body.get().as_bytes());
         let payload =
             timeout(DEADLINE_BODY, app.backends.objects.keep(app.project, id, Part::Request, body)).await??;
         if matches!(payload, Payload::Object { .. }) {
@@ -228,7 +220,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
             idempotency: key
                 .map(|key| Idempotency { key: key.to_owned(), fingerprint: wanted.fingerprint() }),
             batch: None,
-            reserved: charged.as_ref().map(|(_, reservation)| reservation.to_json()),
+            reserved: admitted.reserved(0),
             moderation,
             webhook,
         };
@@ -237,9 +229,9 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let committed = committed.await;
     // After an error nobody knows: what was taken comes back by itself.
     if !matches!(committed, Err(_) | Ok(Submitted::Accepted(_))) {
-        app.limiter.give_back(app.project, charged.as_ref().map(|(_, reservation)| reservation)).await;
+        app.limiter.give_back(&admitted).await;
     }
-    let allowance = charged.map(|(allowance, _)| allowance);
+    let allowance = admitted.allowance();
     match committed? {
         Submitted::Accepted(task) => Ok(Accepted { task: *task, replayed: false, allowance }),
         Submitted::Replayed(earlier) => {
@@ -252,14 +244,22 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     }
 }
 
-/// Takes room and tokens for one task.
-async fn charge(app: &App, wanted: &Wanted<'_>) -> Result<Option<(Allowance, Reservation)>, ApiError> {
-    app.limiter.room(app.project, 1).await?;
-    let reserved = app.limiter.reserve(&app.visitor, wanted).await;
-    if reserved.is_err() {
-        app.limiter.give_back(app.project, None).await;
+/// Takes room and tokens for one task, and then judges it: what may not be kept costs no more than the limits allow.
+async fn admit(
+    app: &App,
+    wanted: &Wanted<'_>,
+    model: &Arc<str>,
+    body: &Bytes,
+) -> Result<(Admitted, Vec<String>), ApiError> {
+    let admitted = app.limiter.admit(&app.visitor, &wanted.endpoint, &[wanted.body]).await?;
+    let judged =
+        judge(app, &wanted.endpoint, vec![Judged { model: model.clone(), body: body.clone() }]).await;
+    let verdict =
+        judged.and_then(|verdicts| Ok(verdicts.into_iter().next().transpose()?.unwrap_or_default()));
+    if verdict.is_err() {
+        app.limiter.give_back(&admitted).await;
     }
-    reserved
+    Ok((admitted, verdict?))
 }
 
 /// The task that the key stands for.

@@ -4,6 +4,8 @@ use crate::{
     docs::schema,
     error::{ApiError, Verbatim, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY, patiently},
+    judge::{Judged, judge},
+    limits::Admitted,
     parse::{self, MaybeJson},
     state::App,
     view::{self, Beside, TaskView},
@@ -19,7 +21,7 @@ use serde::Deserialize;
 use shared::{
     failpoint::{self, Point},
     news::News,
-    store::{Cancelled, Deleted, Retried},
+    store::{Cancelled, Deleted, Rerun, Retried},
     task::{self, Answer, Task, TaskId},
 };
 use std::time::Duration;
@@ -240,6 +242,7 @@ pub(crate) async fn stop(app: &App, id: TaskId, reason: Option<&str>) -> Result<
         (status = 202, description = "Queued again.", body = TaskView),
         (status = 404, description = "No such task.", body = Wrapped),
         (status = 409, description = "Its state does not allow it.", body = Wrapped),
+        (status = 410, description = "Its request body is gone.", body = Wrapped),
     )
 )]
 pub(crate) async fn retry(
@@ -252,10 +255,11 @@ pub(crate) async fn retry(
     struct Nothing {}
     let id = parse::task_id(&id)?;
     let Nothing {} = body.as_deref().map_or(Ok(Nothing {}), parse::read)?;
-    app.limiter.room(app.project, 1).await?;
-    let retried = timeout(DEADLINE, app.backends.store.retry(app.project, id)).await??;
+    let task = fetch::find(&app, id).await?;
+    let (admitted, rerun) = rerun(&app, &task).await?;
+    let retried = timeout(DEADLINE, app.backends.store.retry(app.project, id, &rerun)).await??;
     if !matches!(retried, Some(Retried::Applied(..))) {
-        app.limiter.give_back(app.project, None).await;
+        app.limiter.give_back(&admitted).await;
     }
     match retried.ok_or_else(|| parse::no_task(id))? {
         Retried::Applied(change, bell) => {
@@ -263,10 +267,7 @@ pub(crate) async fn retry(
             app.herald.tell(News { bells: vec![bell], changes: vec![change] });
         }
         Retried::Refused(state) => {
-            let message = format!(
-                "Cannot retry a task with status '{state}': only failed, cancelled and expired ones."
-            );
-            return Err(ApiError::Conflict(message));
+            return Err(not_ended(state));
         }
         Retried::BatchClosed => {
             return Err(ApiError::Conflict(
@@ -279,6 +280,36 @@ pub(crate) async fn retry(
         view::respond(StatusCode::ACCEPTED, view::json(&TaskView::new(&task, &Beside::default())));
     view::ask_again(&mut response, &task);
     Ok(response)
+}
+
+fn not_ended(state: task::State) -> ApiError {
+    let message =
+        format!("Cannot retry a task with status '{state}': only failed, cancelled and expired ones.");
+    ApiError::Conflict(message)
+}
+
+/// Another run is charged and judged like a task that is made now: limits and rules may have changed.
+async fn rerun(app: &App, task: &Task) -> Result<(Admitted, Rerun), ApiError> {
+    if !matches!(task.state, task::State::Failed | task::State::Cancelled | task::State::Expired) {
+        return Err(not_ended(task.state));
+    }
+    let payload = timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??;
+    let payload = payload.ok_or_else(|| parse::no_task(task.id))?;
+    let body = timeout(DEADLINE_BODY, app.backends.objects.open(&payload)).await??;
+    let admitted = app.limiter.admit(&app.visitor, &task.endpoint, &[parse::read_at(&body, "body")?]).await?;
+    let judged = judge(app, &task.endpoint, vec![Judged { model: task.model.clone(), body }]).await;
+    let verdict =
+        judged.and_then(|verdicts| Ok(verdicts.into_iter().next().transpose()?.unwrap_or_default()));
+    match verdict {
+        Ok(moderation) => {
+            let reserved = admitted.reserved(0);
+            Ok((admitted, Rerun { reserved, moderation }))
+        }
+        Err(refusal) => {
+            app.limiter.give_back(&admitted).await;
+            Err(refusal)
+        }
+    }
 }
 
 /// The query of a delete.

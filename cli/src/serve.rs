@@ -107,7 +107,7 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     let cannot = |error: io::Error| {
         Failure::Role(format!("cannot use the data folder {}: {error}", data_dir.display()))
     };
-    std::fs::create_dir_all(data_dir).map_err(cannot)?;
+    shared::folder::private(data_dir).map_err(cannot)?;
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

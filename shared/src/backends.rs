@@ -4,6 +4,7 @@ use crate::{
     caps::Caps,
     config::{Config, Mode},
     events::{Events, MemoryEvents, RedisEvents},
+    folder,
     limits::{Limits, MemoryLimits, RedisLimits, SharedLimits},
     objects::Objects,
     pauses::Pauses,
@@ -111,7 +112,8 @@ impl Backends {
     async fn embedded(config: &Config, data_dir: &Path) -> Result<Self, Unopened> {
         let what = || format!("cannot use the data folder {}", data_dir.display());
         let folder = data_dir.join("objects");
-        std::fs::create_dir_all(&folder).map_err(|error| unopened(what())(&error))?;
+        folder::private(data_dir).map_err(|error| unopened(what())(&error))?;
+        folder::private(&folder).map_err(|error| unopened(what())(&error))?;
         let store = SqliteStore::open(&data_dir.join("longhaul.db"))
             .await
             .map_err(|error| unopened(what())(&error))?;
@@ -156,7 +158,7 @@ fn folder_store(folder: &Path) -> Result<Arc<dyn ObjectStore>, Unopened> {
 /// `file:///folder`, or `s3://bucket/prefix` with the usual `AWS_*` environment.
 fn object_store_at(url: &str) -> Result<Arc<dyn ObjectStore>, Unopened> {
     if let Some(folder) = url.strip_prefix("file://") {
-        std::fs::create_dir_all(folder)
+        folder::private(Path::new(folder))
             .map_err(|error| unopened(format!("cannot use objects.url {url}"))(&error))?;
         return folder_store(Path::new(folder));
     }

@@ -23,6 +23,7 @@ mod link;
 pub mod objects;
 
 pub mod backends;
+pub mod folder;
 
 pub mod batcher;
 

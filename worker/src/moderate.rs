@@ -8,23 +8,18 @@ use crate::{
     upstream::{self, Reply, client::Server},
 };
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use shared::{
-    input::{self, Moderation},
+    input::{self, Moderation, Question},
     store::Claimed,
     task::ErrorCode,
 };
-use tokio::time::Instant;
+use tokio::{task::spawn_blocking, time::Instant};
 
 /// Where moderation models are, on every upstream that has them.
 const ENDPOINT: &str = "/v1/moderations";
-
-#[derive(Serialize)]
-struct Asked<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
-    input: &'a [String],
-}
+/// Bytes up to which a body is read at once.
+const AT_ONCE_MAX: usize = 16 << 10;
 
 #[derive(Deserialize)]
 struct Said {
@@ -43,11 +38,10 @@ struct Judged {
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &[u8]) -> Result<(), Failure> {
+pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &Bytes) -> Result<(), Failure> {
     if claimed.moderation.is_empty() {
         return Ok(());
     }
-    let texts = input::prompt(body);
     for name in &claimed.moderation {
         let rule = ctx.config.input_rules.iter().find(|rule| rule.name == *name);
         let moderation = rule.and_then(|rule| rule.moderation.as_ref());
@@ -57,7 +51,7 @@ pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &[u8]) -> Resul
             let message = format!("this worker does not know rule '{name}', or its moderation upstream");
             Failure::new(Kind::Transient, ErrorCode::NoUpstream, message)
         })?;
-        if !texts.is_empty() && ask(ctx, claimed, (server, moderation), &texts).await? {
+        if ask(ctx, claimed, (server, moderation), body).await? {
             let message = format!("Rule '{name}': the moderation model flagged the prompt.");
             return Err(Failure::new(Kind::Permanent, ErrorCode::InputRefused, message));
         }
@@ -70,7 +64,7 @@ async fn ask(
     ctx: &Context,
     claimed: &Claimed,
     (server, moderation): (&Server, &Moderation),
-    texts: &[String],
+    body: &Bytes,
 ) -> Result<bool, Failure> {
     let (pauses, model) = (&ctx.backends.pauses, moderation.model.as_deref().unwrap_or_default());
     if !pauses.may_call(&server.name, model) {
@@ -78,12 +72,27 @@ async fn ask(
         let message = "the moderation upstream is paused";
         return Err(Failure::new(Kind::Throttled(wait), ErrorCode::NoUpstream, message));
     }
-    let asked = Asked { model: moderation.model.as_deref(), input: texts };
-    let asked = Bytes::from(serde_json::to_vec(&asked).expect("texts are JSON"));
+    let Question { body, texts } = question(moderation, body).await?;
+    if texts == 0 {
+        return Ok(false);
+    }
     let (task, backoff, begun) = (claimed.task, claimed.backoff, Instant::now());
-    let mut outcome = upstream::post(server, &ctx.config.worker, ENDPOINT, asked).await;
+    let mut outcome = upstream::post(server, &ctx.config.worker, ENDPOINT, body.into()).await;
     breaker::note(ctx, server, breaker::Called { task, model, begun, backoff }, &mut outcome).await;
-    read(&outcome.map_err(of_moderation)?, texts.len())
+    read(&outcome.map_err(of_moderation)?, texts)
+}
+
+/// The question, which for a long body is made on a thread of its own.
+async fn question(moderation: &Moderation, body: &Bytes) -> Result<Question, Failure> {
+    let (model, asked) = (moderation.model.clone(), body.clone());
+    let ask = move || input::question(model.as_deref(), &asked);
+    let question = match body.len() <= AT_ONCE_MAX {
+        true => ask(),
+        false => spawn_blocking(ask).await.map_err(|error| {
+            Failure::new(Kind::Transient, ErrorCode::WorkerPanicked, format!("moderation: {error}"))
+        })?,
+    };
+    question.map_err(|refusal| Failure::new(Kind::Permanent, ErrorCode::InputRefused, refusal.message))
 }
 
 /// The same failure, told of the right model. What the moderation model answered is nobody's result.

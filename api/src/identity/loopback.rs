@@ -1,24 +1,48 @@
 //! Whether a request comes from this machine, and from nobody behind it. Pure.
 
-use http::{HeaderMap, HeaderValue, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use std::net::IpAddr;
+
+/// What a browser says of the page that calls.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether the peer and all that the request says of itself are loopback.
 pub(super) fn is_local(peer: Option<IpAddr>, version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
     // Proxies that say nothing of whom they speak for still tend to speak the oldest HTTP.
     let forwarded = version < Version::HTTP_11 || headers.keys().any(|name| is_of_a_proxy(name.as_str()));
-    let header = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let header =
+        |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
     let host = uri.authority().map(http::uri::Authority::as_str).or(header(header::HOST));
     let origin = header(header::ORIGIN);
     let origin_is_local =
         origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)));
     let peer_is_local = peer.is_some_and(|peer| peer.is_loopback());
-    peer_is_local && !forwarded && host.is_some_and(is_loopback) && origin_is_local
+    // Browsers leave the origin out where a page only links or embeds, but not this.
+    let elsewhere = header(SITE.clone()).is_some_and(|site| site.eq_ignore_ascii_case("cross-site"));
+    peer_is_local && !forwarded && !elsewhere && host.is_some_and(is_loopback) && origin_is_local
 }
 
 fn is_of_a_proxy(name: &str) -> bool {
-    const NAMES: [&str; 6] =
-        ["forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"];
+    const NAMES: [&str; 18] = [
+        "forwarded",
+        "forwarded-for",
+        "x-forwarded",
+        "x-original-forwarded-for",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "x-envoy-external-address",
+        "cf-connecting-ip",
+        "cf-ray",
+        "cdn-loop",
+        "true-client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "do-connecting-ip",
+        "x-azure-clientip",
+    ];
     NAMES.contains(&name) || name.starts_with("x-forwarded-")
 }
 
@@ -63,5 +87,14 @@ mod tests {
         assert!(!is_local(Some(HERE), Version::HTTP_10, &Uri::from_static("/v1/tasks"), &host));
         assert!(!local(HERE, &[("host", "localhost"), ("origin", "https://example.com")]));
         assert!(local(HERE, &[("host", "localhost"), ("origin", "http://localhost:3000")]));
+        for site in ["cross-site", "Cross-Site"] {
+            assert!(!local(HERE, &[("host", "localhost"), ("sec-fetch-site", site)]), "{site}");
+        }
+        for site in ["same-origin", "same-site", "none"] {
+            assert!(local(HERE, &[("host", "localhost"), ("sec-fetch-site", site)]), "{site}");
+        }
+        for name in ["cf-ray", "x-envoy-external-address", "fly-client-ip", "x-forwarded", "cdn-loop"] {
+            assert!(!local(HERE, &[("host", "localhost"), (name, "1.2.3.4")]), "{name}");
+        }
     }
 }

@@ -178,9 +178,16 @@ impl Identity {
         if let Some(visitor) = known {
             return Ok(visitor.is_good().then_some(visitor));
         }
+        // A key carries a checksum, and looking one up costs little: bad ones from the same address lock no good one out.
+        if is_key {
+            let found = self.keys.find(digest).await?;
+            return match found {
+                Some(visitor) => Ok(Some(visitor)),
+                None => self.logins.may_try(address).map(|()| None),
+            };
+        }
         self.logins.may_try(address)?;
         match &self.tokens {
-            _ if is_key => self.keys.find(digest).await,
             Some(tokens) => tokens.find(shown, digest).await,
             None => Ok(None),
         }

@@ -49,6 +49,9 @@ pub(super) struct Tokens {
 
 #[derive(Deserialize)]
 struct Claims {
+    /// A text, and no list that holds the right one among others.
+    #[serde(rename = "iss")]
+    _iss: String,
     sub: String,
     exp: f64,
     #[serde(flatten)]
@@ -102,7 +105,10 @@ impl Tokens {
         if token.len() > TOKEN_MAX || token.bytes().filter(|byte| *byte == b'.').count() != 2 {
             return Ok(None);
         }
-        let verified = self.verify(token).await.filter(|claims| !claims.sub.contains('\0'));
+        let verified = self
+            .verify(token)
+            .await
+            .filter(|claims| !claims.sub.trim().is_empty() && !claims.sub.contains('\0'));
         let Some(claims) = verified else { return Ok(None) };
         let Some(project) = self.project(&claims).await? else { return Ok(None) };
         let left = claims.exp + LEEWAY as f64 - UnixMs::now().0 as f64 / 1_000.0;

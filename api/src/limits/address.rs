@@ -2,12 +2,22 @@
 
 use http::HeaderMap;
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Once,
+};
 
 /// The address of the caller: the peer's, or, where that is one of the trusted proxies, the last one in `X-Forwarded-For` that is not.
 /// What stands before it was written by strangers.
 pub(crate) fn caller(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    static TOLD: Once = Once::new();
+    if is_unheard(peer, trusted, headers) {
+        TOLD.call_once(|| {
+            tracing::warn!(%peer, "requests say in X-Forwarded-For for whom they come, and their peer is none of api.trusted_proxies: \
+                all of them count as the peer's. If it is a proxy of yours, name it there.");
+        });
+    }
+    let is_trusted = |address: &IpAddr| is_among(trusted, address);
     let mut caller = peer.to_canonical();
     let told: Vec<&str> = headers
         .get_all("x-forwarded-for")
@@ -25,6 +35,15 @@ pub(crate) fn caller(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> Ip
         }
     }
     caller
+}
+
+fn is_among(networks: &[IpNet], address: &IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address))
+}
+
+/// Whether a peer that is not trusted says that it comes for somebody else.
+fn is_unheard(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> bool {
+    headers.contains_key("x-forwarded-for") && !is_among(trusted, &peer.to_canonical())
 }
 
 /// An address as proxies write it: some add the port.
@@ -59,6 +78,18 @@ mod tests {
             );
         }
         caller(peer.parse().expect("an address"), &trusted, &headers).to_string()
+    }
+
+    #[test]
+    fn who_is_not_trusted_is_not_heard() {
+        let proxy: IpAddr = "10.0.0.1".parse().expect("an address");
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().expect("an address");
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        let mut headers = HeaderMap::new();
+        assert!(!is_unheard(proxy, &[], &headers));
+        headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
+        assert!(is_unheard(proxy, &[], &headers));
+        assert!(!is_unheard(proxy, &trusted, &headers) && !is_unheard(mapped, &trusted, &headers));
     }
 
     #[test]

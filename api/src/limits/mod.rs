@@ -15,9 +15,10 @@ pub(crate) use address::{bucket, caller};
 pub(crate) use allowance::{Allowance, headers};
 pub(crate) use buckets::Buckets;
 
-use crate::{error::ApiError, identity::Visitor, wanted::Wanted};
+use crate::{error::ApiError, identity::Visitor};
 use book::Book;
 use room::Rooms;
+use serde_json::value::RawValue;
 use shared::{
     backends::Backends,
     batcher::{Batcher, Gather},
@@ -53,6 +54,40 @@ impl Unit {
             Self::Requests => "requests",
             Self::Tokens => "tokens",
         }
+    }
+}
+
+/// What was taken for tasks that are about to be made.
+pub(crate) struct Admitted {
+    project: ProjectId,
+    tasks: u32,
+    tokens: Option<Tokens>,
+}
+
+/// Tokens that are reserved for tasks.
+struct Tokens {
+    allowance: Allowance,
+    each: Vec<u32>,
+    at: UnixMs,
+    buckets: Vec<(Arc<str>, u32)>,
+}
+
+impl Tokens {
+    fn reservation(&self, tokens: u32) -> Reservation {
+        Reservation { tokens, at: self.at.0, buckets: self.buckets.clone() }
+    }
+}
+
+impl Admitted {
+    /// What is left of the caller's tokens, if they are counted.
+    pub(crate) fn allowance(&self) -> Option<Allowance> {
+        self.tokens.as_ref().map(|tokens| tokens.allowance)
+    }
+
+    /// What is reserved for one of the tasks, as it is kept beside it.
+    pub(crate) fn reserved(&self, task: usize) -> Option<Arc<str>> {
+        let tokens = self.tokens.as_ref()?;
+        Some(tokens.reservation(*tokens.each.get(task)?).to_json())
     }
 }
 
@@ -112,31 +147,53 @@ impl Limiter {
         self.charge(Unit::Requests, rules).await
     }
 
-    /// Reserves tokens for a task, if its caller's are counted.
+    /// Takes room for tasks with these bodies, and reserves their tokens if the caller's are counted: all of it or nothing.
     ///
     /// # Errors
-    /// 429.
-    pub(crate) async fn reserve(
+    /// 429; or the database is away.
+    pub(crate) async fn admit(
         &self,
         visitor: &Visitor,
-        wanted: &Wanted<'_>,
-    ) -> Result<Option<(Allowance, Reservation)>, ApiError> {
+        endpoint: &str,
+        bodies: &[&RawValue],
+    ) -> Result<Admitted, ApiError> {
+        let (project, tasks) = (visitor.caller.project, u32::try_from(bodies.len()).unwrap_or(u32::MAX));
+        self.room(project, tasks).await?;
+        let reserved = self.reserve(visitor, endpoint, bodies).await;
+        match reserved {
+            Ok(tokens) => Ok(Admitted { project, tasks, tokens }),
+            Err(refusal) => {
+                self.rooms.leave(project, tasks).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn reserve(
+        &self,
+        visitor: &Visitor,
+        endpoint: &str,
+        bodies: &[&RawValue],
+    ) -> Result<Option<Tokens>, ApiError> {
         let mut rules = self.rules(visitor, Unit::Tokens, 0);
         if rules.is_empty() {
             return Ok(None);
         }
-        let tokens = tokens::estimate(&wanted.endpoint, wanted.body, self.rules.output_tokens);
-        rules.iter_mut().for_each(|rule| rule.charge.cost = i64::from(tokens));
+        let estimate = |body: &&RawValue| tokens::estimate(endpoint, body, self.rules.output_tokens);
+        let each: Vec<u32> = bodies.iter().map(estimate).collect();
+        let all = each.iter().map(|tokens| i64::from(*tokens)).sum();
+        rules.iter_mut().for_each(|rule| rule.charge.cost = all);
         let buckets = rules.iter().map(|rule| (rule.charge.bucket.clone(), rule.charge.quota)).collect();
         let allowance = self.charge(Unit::Tokens, rules).await?;
-        Ok(allowance.map(|allowance| (allowance, Reservation { tokens, at: UnixMs::now().0, buckets })))
+        Ok(allowance.map(|allowance| Tokens { allowance, each, at: UnixMs::now(), buckets }))
     }
 
-    /// Gives back what was taken: there is no task.
-    pub(crate) async fn give_back(&self, project: ProjectId, reservation: Option<&Reservation>) {
-        self.rooms.leave(project).await;
-        if let Some(reservation) = reservation {
-            let _ = self.asks.call(reservation.settled(0, UnixMs::now())).await;
+    /// Gives back what was taken: there are no tasks.
+    pub(crate) async fn give_back(&self, admitted: &Admitted) {
+        self.rooms.leave(admitted.project, admitted.tasks).await;
+        if let Some(tokens) = &admitted.tokens {
+            let all = tokens.each.iter().fold(0_u32, |all, tokens| all.saturating_add(*tokens));
+            let _ = self.asks.call(tokens.reservation(all).settled(0, UnixMs::now())).await;
         }
     }
 
@@ -144,7 +201,7 @@ impl Limiter {
     ///
     /// # Errors
     /// 429; or the database is away.
-    pub(crate) async fn room(&self, project: ProjectId, more: u32) -> Result<(), ApiError> {
+    async fn room(&self, project: ProjectId, more: u32) -> Result<(), ApiError> {
         match self.book.project(project).or(self.rules.project).queued_tasks {
             Some(quota) => self.rooms.take(project, quota, more).await,
             None => Ok(()),

@@ -127,11 +127,11 @@ impl Rooms {
         Ok(Count { waiting, fresh_until: now + FRESH.max(10 * took), roomy_until: now + ROOMY })
     }
 
-    /// Gives room back: there is no task.
-    pub(super) async fn leave(&self, project: ProjectId) {
+    /// Gives room back for so many: there are no tasks.
+    pub(super) async fn leave(&self, project: ProjectId, tasks: u32) {
         let room = self.room(project);
         let mut room = room.lock().await;
-        room.waiting = room.waiting.saturating_sub(1);
+        room.waiting = room.waiting.saturating_sub(tasks);
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
         rooms.room(project).lock().await.count = Some(fresh);
         let full = rooms.take(project, 10, 5).await;
         assert!(matches!(full, Err(ApiError::QueueFull { quota: 10, never: false })));
-        rooms.leave(project).await;
+        rooms.leave(project, 1).await;
         assert!(rooms.take(project, 10, 5).await.is_ok() && rooms.take(project, 10, 1).await.is_err());
         let other = ProjectId::new();
         assert!(matches!(rooms.take(other, 10, 11).await, Err(ApiError::QueueFull { never: true, .. })));

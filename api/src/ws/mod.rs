@@ -158,6 +158,12 @@ impl Connection {
             true => Err(ApiError::Forbidden(Scope::Submit)),
             false => asked,
         };
+        // What asks something of the database is a request like any other.
+        let free = matches!(asked, Ok(Ask::Ping | Ask::Unsubscribe(_)) | Err(_));
+        let asked = match free {
+            true => asked,
+            false => self.app.limiter.request(&self.app.visitor, self.app.address).await.and(asked),
+        };
         let done = match asked {
             Ok(Ask::Ping) => Ok(Say::Pong { id }.text()),
             Ok(Ask::Subscribe(wishes)) => return self.subscribe(id, wishes, socket).await,
@@ -208,7 +214,6 @@ impl Connection {
             ));
         }
         let body = Bytes::from(String::from(Box::<str>::from(task)));
-        self.app.limiter.request(&self.app.visitor, self.app.address).await?;
         let Accepted { task, .. } = submit::accept(&self.app, &body, key.as_deref()).await?;
         Ok(ack(id, &view::json(&TaskView::new(&task, &Beside::default()))))
     }

@@ -149,8 +149,9 @@ pub trait Store: Send + Sync {
     async fn waiting(&self, project: ProjectId, queues: &[QueueName], most: u32) -> Result<u32>;
 
     /// Starts another run of a failed, cancelled or expired task: `failures` and `crashes` are zeroed, answer and error are
-    /// removed, the deadline is set anew from the stored policy; the batch's count is taken back. `attempt` stays.
-    async fn retry(&self, project: ProjectId, id: TaskId) -> Result<Option<Retried>>;
+    /// removed, the deadline is set anew from the stored policy; the batch's count is taken back. `attempt` stays. What `rerun`
+    /// says takes the place of what was said of the last run.
+    async fn retry(&self, project: ProjectId, id: TaskId, rerun: &Rerun) -> Result<Option<Retried>>;
 
     /// Removes a task with its bodies. An active one only with `force` (its attempt is then aborted by the heartbeat).
     async fn delete(&self, project: ProjectId, id: TaskId, force: bool) -> Result<Option<Deleted>>;

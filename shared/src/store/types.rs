@@ -148,6 +148,15 @@ pub enum Cancelled {
     Terminal(State),
 }
 
+/// What a run that is started again is charged with, and must pass: rules and limits may have changed since the last one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rerun {
+    /// Tokens that are reserved for it, as a [`Reservation`] in JSON.
+    pub reserved: Option<Arc<str>>,
+    /// Input rules whose moderation model must pass it.
+    pub moderation: Vec<String>,
+}
+
 /// What a retry met.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Retried {

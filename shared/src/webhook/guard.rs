@@ -15,25 +15,26 @@ pub const URL_MAX: usize = 2_048;
 /// given out at all.
 static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     let networks = [
-        "0.0.0.0/8",       // this network
-        "10.0.0.0/8",      // private
-        "100.64.0.0/10",   // shared by customers of a provider
-        "127.0.0.0/8",     // this machine
-        "169.254.0.0/16",  // this link, and clouds' metadata
-        "172.16.0.0/12",   // private
-        "192.0.0.0/24",    // protocols
-        "192.0.2.0/24",    // documentation
-        "192.88.99.0/24",  // relays to IPv6
-        "192.168.0.0/16",  // private
-        "198.18.0.0/15",   // measurements
-        "198.51.100.0/24", // documentation
-        "203.0.113.0/24",  // documentation
-        "224.0.0.0/4",     // groups
-        "240.0.0.0/4",     // reserved, and all at once
-        "2001::/23",       // protocols, tunnels among them
-        "2001:db8::/32",   // documentation
-        "2002::/16",       // tunnels to any IPv4 address
-        "3fff::/20",       // documentation
+        "0.0.0.0/8",        // this network
+        "10.0.0.0/8",       // private
+        "100.64.0.0/10",    // shared by customers of a provider
+        "127.0.0.0/8",      // this machine
+        "168.63.129.16/32", // Azure's services for its own machines
+        "169.254.0.0/16",   // this link, and clouds' metadata
+        "172.16.0.0/12",    // private
+        "192.0.0.0/24",     // protocols
+        "192.0.2.0/24",     // documentation
+        "192.88.99.0/24",   // relays to IPv6
+        "192.168.0.0/16",   // private
+        "198.18.0.0/15",    // measurements
+        "198.51.100.0/24",  // documentation
+        "203.0.113.0/24",   // documentation
+        "224.0.0.0/4",      // groups
+        "240.0.0.0/4",      // reserved, and all at once
+        "2001::/23",        // protocols, tunnels among them
+        "2001:db8::/32",    // documentation
+        "2002::/16",        // tunnels to any IPv4 address
+        "3fff::/20",        // documentation
     ];
     networks.iter().map(|text| text.parse().expect("a network")).collect()
 });
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn a_private_address_is_known_in_every_form() {
         let hosts = "0.0.0.0 0 0x0 127.0.0.1 127.1 127.0.1 127.255.255.254 2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 \
-            127.0.0.1. 10.0.0.1 10.255.255.255 167772161 100.64.0.1 100.127.255.255 169.254.169.254 169.254.0.1 0xa9fea9fe 2852039166 \
+            127.0.0.1. 168.63.129.16 2822734096 [::ffff:168.63.129.16] 100.100.100.200 10.0.0.1 10.255.255.255 167772161 100.64.0.1 100.127.255.255 169.254.169.254 169.254.0.1 0xa9fea9fe 2852039166 \
             172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 192.168.0.1 192.168.255.255 3232235521 198.18.0.1 \
             198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255 4294967295 \
             １２７.０.０.１ 127。0。0。1 ⑩.0.0.1 %31%32%37.0.0.1 \

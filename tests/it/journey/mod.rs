@@ -10,6 +10,7 @@ mod figures;
 mod hostile;
 mod idempotency;
 mod input_rules;
+mod judging;
 mod keys;
 mod limits;
 mod many;

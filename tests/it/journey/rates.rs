@@ -264,6 +264,8 @@ async fn bad_keys_are_not_looked_at_for_ever(mode: Mode) -> anyhow::Result<()> {
     assert_eq!(code(&bad)?, "too_many_failed_logins");
     assert!(!bad.header("retry-after").is_empty());
     assert_eq!(good.get("/v1/tasks").await?.status, 200, "a key that is known goes on");
+    let fresh = app.tenant("acme", "read").await?.client;
+    assert_eq!(fresh.get("/v1/tasks").await?.status, 200, "and one that nobody has shown yet");
     assert_eq!(good.with_key("").request(Method::GET, "/livez").send().await?.status(), 200);
     Ok(())
 }

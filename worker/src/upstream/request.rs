@@ -1,6 +1,6 @@
 //! The body of a call: as the client wrote it, with the stream asked for by splicing and no other byte touched. Pure.
 
-use crate::json::{Members, is_null, is_object};
+use crate::json::{Picked, is_null, is_object, pick};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::ops::Range;
@@ -17,7 +17,7 @@ type Edit = (Range<usize>, String);
 /// Asks for a stream; with `usage`, also for its figures at the end. Of repeated members each is edited, because servers
 /// disagree about which one counts.
 pub(super) fn streamed(body: &Bytes, usage: bool) -> Result<Bytes, NoObject> {
-    let Members(members) = serde_json::from_slice(body).map_err(|_| NoObject)?;
+    let Picked { members, is_empty } = pick(body, &["stream", "stream_options"]).map_err(|_| NoObject)?;
     let mut edits: Vec<Edit> = Vec::new();
     let mut absent = String::new();
     let mut edit = |name: &str, change: &dyn Fn(&RawValue) -> Option<Edit>, otherwise: &str| {
@@ -32,7 +32,7 @@ pub(super) fn streamed(body: &Bytes, usage: bool) -> Result<Bytes, NoObject> {
         edit("stream_options", &|value| wish(body, value), &format!(r#""stream_options":{WISH},"#));
     }
     if !absent.is_empty() {
-        edits.push(first_member(body, 0, members.is_empty(), absent));
+        edits.push(first_member(body, 0, is_empty, absent));
     }
     Ok(apply(body, edits))
 }

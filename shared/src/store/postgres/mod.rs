@@ -20,7 +20,7 @@ mod worker;
 
 use super::{
     Again, Batch, Bell, Cancelled, Cause, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten,
-    ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Scope, Served, Store,
+    ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Rerun, Result, Retried, Scope, Served, Store,
     Submitted, UpstreamModels, Worker, codec,
 };
 use crate::{
@@ -234,8 +234,8 @@ impl Store for PostgresStore {
     async fn cancel(&self, project: ProjectId, id: TaskId, reason: &str) -> Result<Option<Cancelled>> {
         within(VERB, owner::cancel(&self.pool, project, id, reason)).await
     }
-    async fn retry(&self, project: ProjectId, id: TaskId) -> Result<Option<Retried>> {
-        within(VERB, owner::retry(&self.pool, project, id)).await
+    async fn retry(&self, project: ProjectId, id: TaskId, rerun: &Rerun) -> Result<Option<Retried>> {
+        within(VERB, owner::retry(&self.pool, project, id, rerun)).await
     }
     async fn delete(&self, project: ProjectId, id: TaskId, force: bool) -> Result<Option<Deleted>> {
         within(VERB, owner::delete(&self.pool, project, id, force)).await

@@ -5,7 +5,7 @@ use super::{
     rows::{self, change_columns, get},
 };
 use crate::{
-    store::{Cancelled, Deleted, Result, Retried},
+    store::{Cancelled, Deleted, Rerun, Result, Retried},
     task::{ErrorCode, ProjectId, State, TaskId},
 };
 use sqlx::{PgPool, Row};
@@ -87,7 +87,7 @@ async fn state(pool: &PgPool, project: ProjectId, id: TaskId) -> Result<Option<(
 }
 
 /// The batch's row is locked for the length of the statement, so that it is not closed meanwhile. Spent usage moves to
-/// `attempts`, and stays in the batch's sum: only the line is taken back. What was reserved was settled with the run that is over.
+/// `attempts`, and stays in the batch's sum: only the line is taken back. What was reserved for the run that is over was settled with it.
 const RETRY: &str = concat!(
     "with open as (
        select b.id from batches b where b.id = (select batch from tasks where project = $1 and id = $2)
@@ -109,9 +109,8 @@ const RETRY: &str = concat!(
          r.input_tokens, r.cached_tokens, r.output_tokens, r.reasoning_tokens
        from started join results r on r.task = started.id where r.input_tokens is not null
        on conflict do nothing
-     ), unreserved as (
-       update payloads p set reserved = jsonb_set(p.reserved::jsonb, '{tokens}', '0')::text from started
-       where p.task = started.id and p.reserved is not null
+     ), afresh as (
+       update payloads p set reserved = $3, moderation = $4 from started where p.task = started.id
      ), cleared as (
        delete from results r using started where r.task = started.id
      ), counted as (
@@ -122,8 +121,15 @@ const RETRY: &str = concat!(
      select * from started"
 );
 
-pub(super) async fn retry(pool: &PgPool, project: ProjectId, id: TaskId) -> Result<Option<Retried>> {
-    let started = sqlx::query(RETRY).bind(project.0).bind(id.0).fetch_optional(pool).await?;
+pub(super) async fn retry(
+    pool: &PgPool,
+    project: ProjectId,
+    id: TaskId,
+    rerun: &Rerun,
+) -> Result<Option<Retried>> {
+    let started = sqlx::query(RETRY).bind(project.0).bind(id.0).bind(rerun.reserved.as_deref());
+    let moderation = (!rerun.moderation.is_empty()).then(|| codec::json(&rerun.moderation));
+    let started = started.bind(moderation).fetch_optional(pool).await?;
     if let Some(row) = started {
         return Ok(Some(Retried::Applied(rows::change(&row)?, rows::bell(&row)?)));
     }

@@ -101,8 +101,9 @@ impl Store for SqliteStore {
         self.write(move |db, now| owner::cancel(db, now, project, id, reason).boxed()).await
     }
 
-    async fn retry(&self, project: ProjectId, id: TaskId) -> Result<Option<Retried>> {
-        self.write(move |db, now| owner::retry(db, now, project, id).boxed()).await
+    async fn retry(&self, project: ProjectId, id: TaskId, rerun: &Rerun) -> Result<Option<Retried>> {
+        let rerun = rerun.clone();
+        self.write(move |db, now| owner::retry(db, now, project, id, rerun).boxed()).await
     }
 
     async fn delete(&self, project: ProjectId, id: TaskId, force: bool) -> Result<Option<Deleted>> {

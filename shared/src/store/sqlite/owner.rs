@@ -1,9 +1,9 @@
 //! What the owner of a task can do to it.
 
 use super::{
-    super::{Bell, Cancelled, Deleted, Retried},
+    super::{Bell, Cancelled, Deleted, Rerun, Retried},
     finish::{Stop, stop},
-    rows::{self, Fault, id_list},
+    rows::{self, Fault, id_list, json},
 };
 use crate::{
     clock::UnixMs,
@@ -44,6 +44,7 @@ pub(super) async fn retry(
     now: UnixMs,
     project: ProjectId,
     id: TaskId,
+    rerun: Rerun,
 ) -> Result<Option<Retried>, Fault> {
     let Some((state, row)) = standing(db, project, id).await? else { return Ok(None) };
     if state.next(Step::Retry).is_none() {
@@ -63,13 +64,15 @@ pub(super) async fn retry(
                  input_tokens, cached_tokens, output_tokens, reasoning_tokens \
                from results where task = ?1 on conflict do nothing; \
                delete from results where task = ?1; \
-               update payloads set reserved = json_set(reserved, '$.tokens', 0) where task = ?1 and reserved is not null; \
+               update payloads set reserved = ?3, moderation = ?4 where task = ?1; \
                update tasks set state = 'queued', ready_at = ?2, finished_at = null, result_expires_at = null, \
                  failures = 0, crashes = 0, blamed = 0, last_seq = last_seq + 1, expires_at = ?2 + p.ttl_ms, \
                  wake_at = ?2 + min(p.ttl_ms, ifnull(p.queue_timeout_ms, p.ttl_ms)) \
                from payloads p where tasks.id = ?1 and p.task = ?1 \
                returning id, project, batch, attempt, last_seq, state, started_at, finished_at, queue, priority, crashes";
-    let found = sqlx::query(sql).bind(id.0).bind(now.0).fetch_all(db).await?;
+    let moderation = (!rerun.moderation.is_empty()).then(|| json(&rerun.moderation));
+    let query = sqlx::query(sql).bind(id.0).bind(now.0).bind(rerun.reserved.as_deref()).bind(moderation);
+    let found = query.fetch_all(db).await?;
     let Some(row) = found.first() else { return Err(Fault::Unreadable("payloads.task")) };
     let bell: Bell = rows::bell(row)?;
     Ok(Some(Retried::Applied(rows::change(row)?, bell)))

@@ -159,7 +159,10 @@ async fn a_task_walks_through_its_life() {
     assert_eq!(db.store.answer(P, born.id).await.unwrap(), end.ending.answer);
     assert_eq!(db.number("select count(*) from attempts").await, 1);
 
-    assert_eq!(db.store.retry(P, born.id).await.unwrap(), Some(Retried::Refused(State::Completed)));
+    assert_eq!(
+        db.store.retry(P, born.id, &Rerun::default()).await.unwrap(),
+        Some(Retried::Refused(State::Completed))
+    );
     assert_eq!(db.store.cancel(P, born.id, "x").await.unwrap(), Some(Cancelled::Terminal(State::Completed)));
     assert_eq!(db.store.delete(P, born.id, false).await.unwrap(), Some(Deleted::Applied(vec![])));
     assert_eq!(db.store.get(P, born.id).await.unwrap(), None);
@@ -199,7 +202,7 @@ async fn dead_workers_are_reaped_and_crashes_bounded() {
     assert_eq!((dead.crashes, dead.error.unwrap().code), (2, ErrorCode::WorkerCrashed));
     assert!(db.store.workers().await.unwrap().is_empty());
     assert!(
-        matches!(db.store.retry(P, born.id).await.unwrap(), Some(Retried::Applied(_, bell)) if bell.task == born.id)
+        matches!(db.store.retry(P, born.id, &Rerun::default()).await.unwrap(), Some(Retried::Applied(_, bell)) if bell.task == born.id)
     );
     assert_eq!((db.get(born.id).await.crashes, db.get(born.id).await.error), (0, None));
 }
@@ -233,7 +236,7 @@ async fn batch_counts_follow_retries_to_the_close() {
         (batch.total, batch.completed, batch.failed, batch.usage.output_tokens)
     };
     assert_eq!(counts().await, (3, 1, 1, 14));
-    assert!(matches!(db.store.retry(P, b).await.unwrap(), Some(Retried::Applied(..))));
+    assert!(matches!(db.store.retry(P, b, &Rerun::default()).await.unwrap(), Some(Retried::Applied(..))));
     assert_eq!(counts().await, (3, 1, 0, 14));
     assert!(db.store.close_batches(9).await.unwrap().is_empty());
     db.store.cancel_batch(P, id).await.unwrap();
@@ -243,7 +246,7 @@ async fn batch_counts_follow_retries_to_the_close() {
     assert_eq!(stopped, [b, c]);
     assert_eq!(counts().await, (3, 1, 2, 14));
     assert_eq!(db.store.close_batches(9).await.unwrap(), [id]);
-    assert_eq!(db.store.retry(P, b).await.unwrap(), Some(Retried::BatchClosed));
+    assert_eq!(db.store.retry(P, b, &Rerun::default()).await.unwrap(), Some(Retried::BatchClosed));
     let page = db.store.batches(P, None, 10).await.unwrap();
     assert_eq!((page.items[0].state, page.has_more), (BatchState::Cancelled, false));
     db.store.forget(9).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{Batch, BatchState, NewBatch, Retried, Served, Store},
+    store::{Batch, BatchState, NewBatch, Rerun, Retried, Served, Store},
     task::{BatchId, NewTask, Policy, ProjectId, State},
 };
 use std::time::Duration;
@@ -76,7 +76,7 @@ async fn counts_and_close(store: &dyn Store) {
     let spent = find(store, &batch).await.usage;
     assert_eq!(spent.output_tokens, 2 * USAGE.output_tokens);
 
-    let met = store.retry(batch.project, tasks[1].id).await.expect("retry");
+    let met = store.retry(batch.project, tasks[1].id, &Rerun::default()).await.expect("retry");
     assert!(matches!(met, Some(Retried::Applied(..))));
     assert_eq!(counts(&find(store, &batch).await), (3, 1, 0), "a retry takes its line back");
     assert_eq!(find(store, &batch).await.usage, spent, "tokens are spent for good");
@@ -147,7 +147,7 @@ async fn retry_needs_an_open_batch(store: &dyn Store) {
     store.create_batch(&batch, &tasks).await.expect("create");
     store.cancel(batch.project, tasks[0].id, "Enough.").await.expect("cancel");
     close(store, &batch).await;
-    let met = store.retry(batch.project, tasks[0].id).await.expect("retry");
+    let met = store.retry(batch.project, tasks[0].id, &Rerun::default()).await.expect("retry");
     assert_eq!(met, Some(Retried::BatchClosed));
 }
 

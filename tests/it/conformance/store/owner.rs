@@ -2,7 +2,7 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{Cancelled, Deleted, Retried, Store},
+    store::{Cancelled, Deleted, Rerun, Retried, Store},
     task::{ErrorCode, NewTask, Payload, ProjectId, State, TaskId},
 };
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn retry_starts_a_run(store: &dyn Store) {
     let second = claim(store, worker, &sent).await;
     assert_eq!((second.attempt, second.failures), (2, 1));
     applied(finish(store, &failed(&second)).await);
-    let met = store.retry(sent.project, sent.id).await.expect("retry");
+    let met = store.retry(sent.project, sent.id, &Rerun::default()).await.expect("retry");
     let Some(Retried::Applied(change, bell)) = met else { panic!("{met:?}") };
     assert_eq!((change.state, change.attempt), (State::Queued, 2));
     assert_eq!(
@@ -69,12 +69,12 @@ async fn retry_starts_a_run(store: &dyn Store) {
 async fn retry_refused(store: &dyn Store) {
     let sent = new_task();
     let (_, claimed) = run(store, &sent).await;
-    let met = store.retry(sent.project, sent.id).await.expect("retry");
+    let met = store.retry(sent.project, sent.id, &Rerun::default()).await.expect("retry");
     assert_eq!(met, Some(Retried::Refused(State::InProgress)));
     applied(finish(store, &completed(&claimed)).await);
-    let met = store.retry(sent.project, sent.id).await.expect("retry");
+    let met = store.retry(sent.project, sent.id, &Rerun::default()).await.expect("retry");
     assert_eq!(met, Some(Retried::Refused(State::Completed)));
-    assert_eq!(store.retry(sent.project, TaskId::new()).await.expect("retry"), None);
+    assert_eq!(store.retry(sent.project, TaskId::new(), &Rerun::default()).await.expect("retry"), None);
 }
 
 async fn deleted(store: &dyn Store) {
@@ -110,7 +110,7 @@ async fn strangers(store: &dyn Store) {
     assert_eq!(store.payload(other, sent.id).await.expect("payload"), None);
     assert_eq!(store.position(other, sent.id).await.expect("position"), None);
     assert_eq!(store.cancel(other, sent.id, "").await.expect("cancel"), None);
-    assert_eq!(store.retry(other, sent.id).await.expect("retry"), None);
+    assert_eq!(store.retry(other, sent.id, &Rerun::default()).await.expect("retry"), None);
     assert_eq!(store.delete(other, sent.id, true).await.expect("delete"), None);
     assert_eq!(get(store, &sent).await.state, State::Queued);
 }

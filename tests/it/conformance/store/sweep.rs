@@ -2,7 +2,7 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{START_GAP, SUSPECT_CRASHES, Served, Store},
+    store::{Rerun, START_GAP, SUSPECT_CRASHES, Served, Store},
     task::{ErrorCode, NewTask, Policy, ProjectId, State, TaskId},
 };
 use std::time::Duration;
@@ -186,7 +186,7 @@ async fn too_many_crashes(store: &dyn Store) {
     assert_eq!((task.crashes, task.attempt), (CRASHES_MAX, CRASHES_MAX));
     assert_eq!(task.error.map(|error| error.code), Some(ErrorCode::WorkerCrashed));
     assert!(task.finished_at.is_some() && task.result_expires_at.is_some());
-    store.retry(sent.project, sent.id).await.expect("retry");
+    store.retry(sent.project, sent.id, &Rerun::default()).await.expect("retry");
     let task = get(store, &sent).await;
     assert_eq!((task.state, task.crashes), (State::Queued, 0));
 }

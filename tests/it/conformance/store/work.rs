@@ -3,7 +3,7 @@
 use super::super::samples::*;
 use futures_util::future::join_all;
 use shared::{
-    store::{Again, Cancelled, Finish, Finished, Served, Store},
+    store::{Again, Cancelled, Finish, Finished, Rerun, Served, Store},
     task::{ErrorCode, NewTask, State, TaskId, WorkerId},
 };
 use std::time::Duration;
@@ -239,7 +239,7 @@ async fn floors_that_nobody_knows(store: &dyn Store) {
     let second = claim(store, worker, &sent).await;
     assert!(!second.floor_unknown);
     applied(finish(store, &failed(&second)).await);
-    store.retry(sent.project, sent.id).await.expect("retry");
+    store.retry(sent.project, sent.id, &Rerun::default()).await.expect("retry");
     let third = claim(store, worker, &sent).await;
     assert!(!third.floor_unknown);
 
@@ -255,7 +255,7 @@ async fn floors_that_nobody_knows(store: &dyn Store) {
             claim(store, worker, &sent).await;
         }
         store.cancel(sent.project, sent.id, "Enough.").await.expect("cancel");
-        store.retry(sent.project, sent.id).await.expect("retry");
+        store.retry(sent.project, sent.id, &Rerun::default()).await.expect("retry");
         assert_eq!(claim(store, worker, &sent).await.floor_unknown, begun);
     }
 }

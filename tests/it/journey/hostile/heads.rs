@@ -69,6 +69,8 @@ fn headers() -> Vec<Case> {
     };
     let many = |count: usize| (0..count).map(|n| format!("x-{n}: a\r\n")).collect::<String>();
     vec![
+        raw("two hosts", head(b"host: localhost\r\n")).is(400, "invalid_value", "Host"),
+        raw("another host as well", head(b"host: evil.example\r\n")).is(400, "invalid_value", "Host"),
         raw("98 more headers", head(many(98).as_bytes())).served(200),
         raw("99 more headers", head(many(99).as_bytes())).bare(&[431]),
         raw("10,000 headers", head(many(10_000).as_bytes())).bare(&[431]),
@@ -182,6 +184,10 @@ fn places() -> Vec<Case> {
         stranger(
             "another origin",
             "GET /v1/tasks HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\n",
+        ),
+        stranger(
+            "a page from elsewhere that has no origin",
+            "GET /v1/tasks HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: cross-site\r\n",
         ),
         stranger("no origin", "GET /v1/tasks HTTP/1.1\r\nhost: localhost\r\norigin: null\r\n"),
         stranger(

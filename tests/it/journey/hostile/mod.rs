@@ -37,7 +37,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// A figure of the API process in kB: `VmRSS` now, `VmHWM` at most so far.
-fn memory(pid: u32, name: &str) -> anyhow::Result<u64> {
+pub(super) fn memory(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     Ok(line.and_then(|line| line.trim().strip_suffix(" kB")).context("no such figure")?.parse()?)
