@@ -40,7 +40,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
@@ -51,6 +51,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "webhooks", include_str!("../../../../migrations/postgres/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/postgres/0009_tickets.sql")),
     (10, "floor", include_str!("../../../../migrations/postgres/0010_floor.sql")),
+    (16, "readiness", include_str!("../../../../migrations/postgres/0016_readiness.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.
@@ -181,6 +182,10 @@ impl Store for PostgresStore {
     }
     async fn check(&self) -> Result<()> {
         within(VERB, self.check()).await
+    }
+    async fn check_writing(&self) -> Result<()> {
+        let sql = "insert into readiness (id, at) values (1, now_ms()) on conflict (id) do update set at = excluded.at";
+        within(VERB, async { Ok(sqlx::query(sql).execute(&self.pool).await.map(drop)?) }).await
     }
 
     async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
@@ -35,6 +35,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "webhooks", include_str!("../../../../migrations/sqlite/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/sqlite/0009_tickets.sql")),
     (10, "floor", include_str!("../../../../migrations/sqlite/0010_floor.sql")),
+    (16, "readiness", include_str!("../../../../migrations/sqlite/0016_readiness.sql")),
 ];
 
 /// The truth in one file, for one process.
@@ -87,6 +88,28 @@ impl SqliteStore {
             timeout(PATIENCE, first).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Fault::from)?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { writer, readers, writes: TaskTracker::new(), lock: Arc::new(lock) })
+    }
+
+    /// Copies everything that is committed at this moment into a file that is there and empty, while others go on writing.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the file not written.
+    pub async fn copy_to(&self, file: &Path) -> Result<(), Error> {
+        let unreadable = || io::Error::new(io::ErrorKind::InvalidInput, "the file's name is no Unicode");
+        let file = file.to_str().ok_or_else(|| Error::Unavailable(unreadable().into()))?;
+        // Readers wait for nobody, and nobody waits for them.
+        sqlx::query("vacuum into ?1").bind(file).execute(&self.readers).await.map_err(Fault::from)?;
+        Ok(())
+    }
+
+    /// See [`super::super::Store::close`].
+    pub(super) async fn checkpoint(&self) -> Result<(), Error> {
+        self.writes.close();
+        self.writes.wait().await;
+        self.readers.close().await;
+        sqlx::query("pragma wal_checkpoint(truncate)").execute(&self.writer).await.map_err(Fault::from)?;
+        self.writer.close().await;
+        Ok(())
     }
 
     /// Runs `verb` in a transaction of its own, at one moment.
