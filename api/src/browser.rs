@@ -1,10 +1,10 @@
 //! What browsers are told: whose pages may call, and what an answer may be taken for.
 
 use crate::{identity::is_loopback, limits};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 use shared::config;
 use std::time::Duration;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// An answer is data: nothing in it runs, loads or is framed.
 const DATA: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -14,10 +14,12 @@ const PAGE: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-sr
 /// How long a browser may remember whose pages may call.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// Lets pages of the configured origins call. Without any, pages of others get no answer that they could read.
+/// Lets pages of the configured origins call, and without a key, on this machine, pages that are served from it. Other pages get no
+/// answer that they could read.
 pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> =
         api.cors_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let local = api.key.is_none() && api.listen.ip().is_loopback();
     let sent = ["idempotency-key", "last-event-id", "prefer"].map(HeaderName::from_static);
     let sent = sent.into_iter().chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH]);
     let read = [
@@ -35,7 +37,22 @@ pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
         .allow_headers(sent.collect::<Vec<_>>())
         .expose_headers(read.collect::<Vec<_>>())
         .max_age(REMEMBERED);
-    (!origins.is_empty()).then(|| layer.allow_origin(origins))
+    let may = move |origin: &HeaderValue, call: &request::Parts| {
+        origins.contains(origin)
+            || (local && is_local(origin) && call.headers.get(header::HOST).is_some_and(is_local_host))
+    };
+    (local || !api.cors_origins.is_empty()).then(|| layer.allow_origin(AllowOrigin::predicate(may)))
+}
+
+/// Whether an origin is a page of this machine.
+fn is_local(origin: &HeaderValue) -> bool {
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(scheme, host)| matches!(scheme, "http" | "https") && is_loopback(host))
+}
+
+/// Whether a caller takes this server to be on its own machine: a name that only leads here is somebody else's.
+fn is_local_host(host: &HeaderValue) -> bool {
+    host.to_str().is_ok_and(is_loopback)
 }
 
 /// Whether the page that asks for a socket, if it is one, is of this host, of a configured origin, or of this machine as we are.

@@ -111,14 +111,14 @@ pub(crate) fn window(text: &str) -> Result<Duration, ApiError> {
     })
 }
 
-/// Checks all lines. `admits` says whether the model is served, `allows` whether the input rules allow the body.
+/// Checks all lines. `admits` says why the model is not served, `allows` whether the input rules allow the body.
 ///
 /// # Errors
 /// Every fault, in the order of the lines, up to 100.
 pub(crate) fn check<'a>(
     lines: &[&'a RawValue],
     endpoint: &str,
-    admits: impl Fn(&str) -> bool,
+    admits: impl Fn(&str) -> Result<(), String>,
     allows: impl Fn(&GoodLine<'_>) -> Result<Vec<String>, Refusal>,
 ) -> Result<Vec<GoodLine<'a>>, Vec<Fault>> {
     let mut faults = Vec::new();
@@ -131,10 +131,7 @@ pub(crate) fn check<'a>(
     }
     for (index, raw) in lines.iter().enumerate() {
         let checked = check_line(raw, endpoint).and_then(|mut line| {
-            if !admits(&line.model) {
-                let message = format!("The provided model '{}' is not supported by the Batch API.", line.model);
-                return Err(("model_not_found", message, Some("body.model".into())));
-            }
+            admits(&line.model).map_err(|message| ("model_not_found", message, Some("body.model".into())))?;
             line.moderation = allows(&line).map_err(|Refusal { field, message }| {
                 ("input_refused", message, field.map(Into::into))
             })?;
@@ -219,8 +216,8 @@ mod tests {
     fn faults(lines: &[&str]) -> Vec<(&'static str, Option<usize>, Option<String>)> {
         let lines: Vec<&RawValue> =
             lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let faults =
-            check(&lines, "/v1/x", |model| model != "none", |_| Ok(Vec::new())).err().unwrap_or_default();
+        let served = |model: &str| if model == "none" { Err("not served".to_owned()) } else { Ok(()) };
+        let faults = check(&lines, "/v1/x", served, |_| Ok(Vec::new())).err().unwrap_or_default();
         faults.into_iter().map(|fault| (fault.code, fault.line, fault.param)).collect()
     }
 

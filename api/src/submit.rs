@@ -3,6 +3,7 @@
 //! The answer waits until the commit is on the disk and for nothing else; bells ring and watchers hear of it as soon as it can be seen.
 
 use crate::{
+    catalogue,
     error::{ApiError, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY},
     limits::Allowance,
@@ -10,7 +11,7 @@ use crate::{
     state::App,
     view::{self, Beside, TaskView},
     wait,
-    wanted::{self, Wanted},
+    wanted::Wanted,
     webhooks::secret,
 };
 use axum::response::Response;
@@ -185,7 +186,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let valid = wanted.check(&app.config)?;
     let notes = app.catalogue.notes().await?;
     catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
-        .map_err(|refusal| wanted::refused(&refusal))?;
+        .map_err(|refusal| catalogue::refused(&app.config, &notes, &valid.model, &refusal))?;
     let moderation = input::check(
         &app.config.input_rules,
         &app.visitor.caller.project_name,
