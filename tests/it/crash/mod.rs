@@ -16,6 +16,7 @@ mod long_tasks;
 mod lost_replies;
 mod poison;
 mod postgres_away;
+mod readiness;
 mod reconnects;
 mod redis_away;
 mod redis_forgets;
