@@ -1,10 +1,16 @@
 //! What browsers are told: whose pages may call, and what an answer may be taken for.
 
 use crate::{identity::is_loopback, limits};
+use axum::{extract::Request, response::Response};
+use futures_util::future::Either;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 use shared::config;
-use std::time::Duration;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+use tower::{Layer, Service};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 /// An answer is data: nothing in it runs, loads or is framed.
 const DATA: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -16,7 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Lets pages of the configured origins call, and without a key, on this machine, pages that are served from it. Other pages get no
 /// answer that they could read.
-pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
+pub(crate) fn cors(api: &config::Api) -> Option<ForPages> {
     let origins: Vec<HeaderValue> =
         api.cors_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     let local = api.key.is_none() && api.listen.ip().is_loopback();
@@ -41,7 +47,48 @@ pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
         origins.contains(origin)
             || (local && is_local(origin) && call.headers.get(header::HOST).is_some_and(is_local_host))
     };
-    (local || !api.cors_origins.is_empty()).then(|| layer.allow_origin(AllowOrigin::predicate(may)))
+    (local || !api.cors_origins.is_empty()).then(|| ForPages(layer.allow_origin(AllowOrigin::predicate(may))))
+}
+
+/// Rules for pages, which name their origin. Whoever names none is no page: to him an `OPTIONS` is a method like any other.
+#[derive(Clone)]
+pub(crate) struct ForPages(CorsLayer);
+
+/// What is behind [`ForPages`].
+#[derive(Clone)]
+pub(crate) struct Served<S> {
+    pages: Cors<S>,
+    others: S,
+}
+
+impl<S: Clone> Layer<S> for ForPages {
+    type Service = Served<S>;
+
+    fn layer(&self, others: S) -> Served<S> {
+        Served { pages: self.0.layer(others.clone()), others }
+    }
+}
+
+impl<S> Service<Request> for Served<S>
+where
+    S: Service<Request, Response = Response>,
+    Cors<S>: Service<Request, Response = Response, Error = S::Error>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<<Cors<S> as Service<Request>>::Future, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        std::task::ready!(Service::poll_ready(&mut self.pages, cx))?;
+        self.others.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match request.headers().contains_key(header::ORIGIN) {
+            true => Either::Left(self.pages.call(request)),
+            false => Either::Right(self.others.call(request)),
+        }
+    }
 }
 
 /// Whether an origin is a page of this machine.
