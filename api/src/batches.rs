@@ -1,6 +1,7 @@
 //! Batches: many requests with a common window, in OpenAI's form. A line is a task in the queue `batch`.
 
 use crate::{
+    catalogue,
     error::{ApiError, Wrapped},
     fetch::{DEADLINE, DEADLINE_BODY, patiently},
     few::Few,
@@ -134,7 +135,10 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
     if let Err(refusal @ Refusal::Endpoint(_)) = catalog::admit(&app.config, &notes, &endpoint, "") {
         return Err(ApiError::invalid("endpoint", format!("Invalid value: '{endpoint}'. {refusal}.")));
     }
-    let admits = |model: &str| catalog::admit(&app.config, &notes, &endpoint, model).is_ok();
+    let admits = |model: &str| {
+        let admitted = catalog::admit(&app.config, &notes, &endpoint, model);
+        admitted.map_err(|_| catalogue::unserved(&app.config, &notes, model))
+    };
     let checked = lines::check(requests, &endpoint, admits);
     let bodies: Vec<&RawValue> = checked.good.iter().map(|line| line.body).collect();
     let admitted = app.limiter.admit(&app.visitor, &endpoint, &bodies).await?;

@@ -1,10 +1,16 @@
 //! What browsers are told: whose pages may call, and what an answer may be taken for.
 
 use crate::{identity::is_loopback, limits};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::{extract::Request, response::Response};
+use futures_util::future::Either;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 use shared::config;
-use std::time::Duration;
-use tower_http::cors::CorsLayer;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+use tower::{Layer, Service};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 /// An answer is data: nothing in it runs, loads or is framed.
 const DATA: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -14,10 +20,12 @@ const PAGE: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-sr
 /// How long a browser may remember whose pages may call.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// Lets pages of the configured origins call. Without any, pages of others get no answer that they could read.
-pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
+/// Lets pages of the configured origins call, and without a key, on this machine, pages that are served from it. Other pages get no
+/// answer that they could read.
+pub(crate) fn cors(api: &config::Api) -> Option<ForPages> {
     let origins: Vec<HeaderValue> =
         api.cors_origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let local = api.key.is_none() && api.listen.ip().is_loopback();
     let sent = ["idempotency-key", "last-event-id", "prefer"].map(HeaderName::from_static);
     let sent = sent.into_iter().chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH]);
     let read = [
@@ -35,7 +43,63 @@ pub(crate) fn cors(api: &config::Api) -> Option<CorsLayer> {
         .allow_headers(sent.collect::<Vec<_>>())
         .expose_headers(read.collect::<Vec<_>>())
         .max_age(REMEMBERED);
-    (!origins.is_empty()).then(|| layer.allow_origin(origins))
+    let may = move |origin: &HeaderValue, call: &request::Parts| {
+        origins.contains(origin)
+            || (local && is_local(origin) && call.headers.get(header::HOST).is_some_and(is_local_host))
+    };
+    (local || !api.cors_origins.is_empty()).then(|| ForPages(layer.allow_origin(AllowOrigin::predicate(may))))
+}
+
+/// Rules for pages, which name their origin. Whoever names none is no page: to him an `OPTIONS` is a method like any other.
+#[derive(Clone)]
+pub(crate) struct ForPages(CorsLayer);
+
+/// What is behind [`ForPages`].
+#[derive(Clone)]
+pub(crate) struct Served<S> {
+    pages: Cors<S>,
+    others: S,
+}
+
+impl<S: Clone> Layer<S> for ForPages {
+    type Service = Served<S>;
+
+    fn layer(&self, others: S) -> Served<S> {
+        Served { pages: self.0.layer(others.clone()), others }
+    }
+}
+
+impl<S> Service<Request> for Served<S>
+where
+    S: Service<Request, Response = Response>,
+    Cors<S>: Service<Request, Response = Response, Error = S::Error>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<<Cors<S> as Service<Request>>::Future, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        std::task::ready!(Service::poll_ready(&mut self.pages, cx))?;
+        self.others.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match request.headers().contains_key(header::ORIGIN) {
+            true => Either::Left(self.pages.call(request)),
+            false => Either::Right(self.others.call(request)),
+        }
+    }
+}
+
+/// Whether an origin is a page of this machine.
+fn is_local(origin: &HeaderValue) -> bool {
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(scheme, host)| matches!(scheme, "http" | "https") && is_loopback(host))
+}
+
+/// Whether a caller takes this server to be on its own machine: a name that only leads here is somebody else's.
+fn is_local_host(host: &HeaderValue) -> bool {
+    host.to_str().is_ok_and(is_loopback)
 }
 
 /// Whether the page that asks for a socket, if it is one, is of this host, of a configured origin, or of this machine as we are.

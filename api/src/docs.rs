@@ -4,7 +4,7 @@ mod complete;
 pub(crate) mod schema;
 
 use crate::{
-    admin, batches, error, health, lines, list, models, queues, results,
+    admin, batches, error, health, home, lines, list, models, queues, results,
     routes::{self, Needs},
     state::Shared,
     stream, submit, tasks, view,
@@ -116,9 +116,9 @@ fn secure(operation: &mut Operation, needs: Needs) {
     }
 }
 
-/// Whether a route is one of the pages that show the description.
+/// Whether a route is one of the pages for people.
 pub(crate) fn is_page(route: &str) -> bool {
-    matches!(route, "/redoc" | "/redoc.js" | "/docs") || route.starts_with("/docs/")
+    matches!(route, "/" | "/redoc" | "/redoc.js" | "/docs") || route.starts_with("/docs/")
 }
 
 /// The API's description, with the lanes and endpoints of this configuration.
@@ -152,11 +152,12 @@ pub(crate) async fn openapi(State(app): State<Shared>) -> Response {
     view::respond(StatusCode::OK, app.description.clone())
 }
 
-/// Swagger UI at `/docs`, Redoc at `/redoc`.
+/// The page at `/`, Swagger UI at `/docs`, Redoc at `/redoc`.
 pub(crate) fn pages() -> Router<Shared> {
     let config = utoipa_swagger_ui::Config::new(["/openapi.json"]).validator_url("none");
     let script = async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], REDOC).into_response();
     Router::from(SwaggerUi::new("/docs").config(config))
+        .route("/", get(home::home))
         .route("/redoc", get(async || Html(REDOC_PAGE)))
         .route("/redoc.js", get(script))
 }

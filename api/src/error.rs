@@ -5,7 +5,7 @@
 
 mod causes;
 
-use crate::limits::Allowance;
+use crate::{health::Looks, limits::Allowance};
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -210,14 +210,20 @@ impl ApiError {
         }
     }
 
-    /// Writes the one log line of an error that is ours.
-    pub(crate) fn log(&self, request_id: RequestId) {
+    /// Writes the one log line of an error that is ours: of an outage one when it begins, and the rest for those who ask for all.
+    pub(crate) fn log(&self, request_id: RequestId, looks: &Looks) {
         match self {
+            Self::Unavailable(cause) if looks.away.met() => {
+                tracing::warn!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 503, the first of an outage");
+            }
             Self::Unavailable(cause) => {
-                tracing::warn!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 503");
+                tracing::debug!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 503");
+            }
+            Self::Full(cause) if looks.full.met() => {
+                tracing::error!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 507, the first of an outage");
             }
             Self::Full(cause) => {
-                tracing::error!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 507");
+                tracing::debug!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 507");
             }
             Self::Internal(cause) => {
                 tracing::error!(%request_id, error = cause.as_ref() as &dyn StdError, "answered 500");

@@ -8,6 +8,7 @@ use crate::{
     discard::discard,
     docs,
     error::{ApiError, PROBLEM, Verbatim},
+    home,
     limits::{self, Allowance},
     routes::{self, Needs},
     state::Shared,
@@ -40,6 +41,9 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let problem = accepts.is_some_and(|accept| accept.contains(PROBLEM));
+    let is_page = route.as_ref().is_some_and(|route| docs::is_page(route.as_str()));
+    // Only among pages does the framework itself look for files.
+    let asked = is_page.then(|| (request.method().clone(), request.uri().clone()));
     let mut allowance = None;
     let response = match admit(&app, &mut request, route.as_ref()).await {
         Ok(admitted) => {
@@ -52,7 +56,9 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
         }
     };
     let tokens = response.extensions().get::<Allowance>().copied();
-    let mut response = rendered(response, request_id, problem);
+    let absent = asked.map(|(method, uri)| home::nowhere(&app.config, &method, &uri));
+    let admitted = route.as_ref().is_some_and(|route| route.as_str().starts_with("/v1/"));
+    let mut response = rendered(&app, response, absent, (request_id, problem, admitted));
     // All at once: it grows by half otherwise, again and again.
     response.headers_mut().reserve(HEADERS);
     for allowance in allowance.into_iter().chain(tokens) {
@@ -60,7 +66,6 @@ pub(crate) async fn gate(State(app): State<Shared>, mut request: Request, next: 
     }
     let id = HeaderValue::try_from(request_id.to_string()).expect("an id is ASCII");
     response.headers_mut().insert("x-request-id", id);
-    let is_page = route.as_ref().is_some_and(|route| docs::is_page(route.as_str()));
     browser::guard(response.headers_mut(), is_page, app.config.api.tls_cert.is_some());
     count(route.as_ref().map_or("none", MatchedPath::as_str), response.status(), started);
     response
@@ -98,21 +103,36 @@ async fn admit(
 }
 
 /// Puts the envelope around an error: ours, or one that the framework answered by itself.
-fn rendered(response: Response, request_id: RequestId, problem: bool) -> Response {
+fn rendered(
+    app: &Shared,
+    response: Response,
+    absent: Option<ApiError>,
+    told: (RequestId, bool, bool),
+) -> Response {
+    let (request_id, problem, admitted) = told;
     let own = response.extensions().get::<ApiError>().cloned();
     let verbatim = response.extensions().get::<Verbatim>().is_some();
     let error = match (own, response.status()) {
         (Some(error), _) => error,
         (None, StatusCode::METHOD_NOT_ALLOWED) if !verbatim => ApiError::Method,
-        (None, StatusCode::NOT_FOUND) if !verbatim => routes::nowhere(),
+        (None, StatusCode::NOT_FOUND) if !verbatim => {
+            absent.unwrap_or_else(|| ApiError::not_found("There is nothing at this path."))
+        }
         (None, StatusCode::BAD_REQUEST | StatusCode::UPGRADE_REQUIRED) if !verbatim => ApiError::Invalid {
             message: "the path, the query or the headers are not well formed for this path".into(),
             code: "invalid_request",
             param: None,
         },
-        _ => return response,
+        _ => {
+            // Health and pages are answered whatever is away.
+            if admitted {
+                app.looks.answered();
+            }
+            return response;
+        }
     };
-    error.log(request_id);
+
+    error.log(request_id, &app.looks);
     let mut wrapped = error.render(request_id, problem);
     if let Some(allow) = response.headers().get(header::ALLOW) {
         wrapped.headers_mut().insert(header::ALLOW, allow.clone());

@@ -7,6 +7,7 @@
 //! rows so that nothing told in vain stays unknown; dashboards have [`counters`]. Never here: calls to models.
 
 mod admin;
+mod bare;
 mod batches;
 mod browser;
 mod catalogue;
@@ -19,6 +20,7 @@ mod few;
 mod follow;
 mod gate;
 mod health;
+mod home;
 mod idempotency;
 mod identity;
 mod judge;
@@ -46,6 +48,7 @@ mod wait;
 mod wanted;
 mod watcher;
 mod webhooks;
+mod wording;
 mod ws;
 
 pub use docs::description_json;

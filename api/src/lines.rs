@@ -149,11 +149,11 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// Checks all lines, but for what the input rules say. `admits` says whether the model is served.
+/// Checks all lines, but for what the input rules say. `admits` says why the model is not served.
 pub(crate) fn check<'a>(
     lines: &[&'a RawValue],
     endpoint: &str,
-    admits: impl Fn(&str) -> bool,
+    admits: impl Fn(&str) -> Result<(), String>,
 ) -> Checked<'a> {
     let Checked { mut good, mut faults } = Checked::default();
     let mut names = HashSet::new();
@@ -164,10 +164,7 @@ pub(crate) fn check<'a>(
     }
     for (number, raw) in (1..).zip(lines) {
         let checked = check_line(raw, endpoint, number).and_then(|line| {
-            if !admits(&line.model) {
-                let message = format!("The provided model '{}' is not supported by the Batch API.", line.model);
-                return Err(("model_not_found", message, Some("body.model".into())));
-            }
+            admits(&line.model).map_err(|message| ("model_not_found", message, Some("body.model".into())))?;
             if !names.insert(line.custom_id.clone()) {
                 let message = "The custom_id for this request is a duplicate of another request. The custom_id parameter \
                                must be unique for each request in a batch.";
@@ -244,7 +241,8 @@ mod tests {
     fn faults(lines: &[&str]) -> Vec<(&'static str, Option<usize>, Option<String>)> {
         let lines: Vec<&RawValue> =
             lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let faults = check(&lines, "/v1/x", |model| model != "none").faults;
+        let served = |model: &str| if model == "none" { Err("not served".to_owned()) } else { Ok(()) };
+        let faults = check(&lines, "/v1/x", served).faults;
         faults.into_iter().map(|fault| (fault.code, fault.line, fault.param)).collect()
     }
 

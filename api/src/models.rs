@@ -1,6 +1,7 @@
 //! The models that are served, in OpenAI's form.
 
 use crate::{
+    catalogue,
     error::{ApiError, Wrapped},
     list::List,
     state::App,
@@ -9,7 +10,6 @@ use crate::{
 use axum::{extract::Path, response::Response};
 use http::StatusCode;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// A model, in OpenAI's form.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -42,26 +42,15 @@ pub(crate) async fn list(app: App) -> Result<Response, ApiError> {
 )]
 pub(crate) async fn get(app: App, Path(id): Path<String>) -> Result<Response, ApiError> {
     let found = served(&app).await?.into_iter().find(|model| model.id == id);
-    let found = found.ok_or_else(|| ApiError::NotFound {
-        message: format!("The model '{id}' does not exist."),
-        code: "model_not_found",
-        param: Some("id"),
-    })?;
+    let Some(found) = found else {
+        let message = catalogue::unserved(&app.config, &app.catalogue.notes().await?, &id);
+        return Err(ApiError::NotFound { message, code: "model_not_found", param: Some("id") });
+    };
     Ok(view::respond(StatusCode::OK, view::json(&found)))
 }
 
 async fn served(app: &App) -> Result<Vec<Model>, ApiError> {
-    let notes = app.catalogue.notes().await?;
-    let routed = app
-        .config
-        .routes
-        .iter()
-        .map(|route| (route.model.clone(), route.upstreams.first().cloned().unwrap_or_default()));
-    let free = notes.iter().filter(|note| !app.config.is_routed(&note.upstream));
-    let listed = free
-        .flat_map(|note| note.models.iter().flatten().map(|model| (model.clone(), note.upstream.clone())));
-    // A route's word goes before an upstream's own list.
-    let all: BTreeMap<String, String> = listed.chain(routed).collect();
+    let all = catalogue::served(&app.config, &app.catalogue.notes().await?);
     let created = app.started_at.seconds();
     Ok(all.into_iter().map(|(id, owned_by)| Model { id, object: "model", created, owned_by }).collect())
 }

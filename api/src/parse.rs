@@ -9,6 +9,7 @@ use crate::{
     shape::{self, DEPTH_MAX, Fault, TEXT_MAX},
     slow_body::is_too_slow,
     state::Shared,
+    wording,
 };
 use axum::{
     body::{Body, HttpBody},
@@ -190,7 +191,7 @@ pub(crate) fn whole<'de, T: TryFrom<i64>, D: Deserializer<'de>>(from: D) -> Resu
 
 fn diagnose<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str, error: serde_json::Error) -> ApiError {
     let malformed = |error: &serde_json::Error| ApiError::Invalid {
-        message: format!("the body is not well-formed JSON: {error}"),
+        message: format!("the body is not well-formed JSON: {}", wording::malformed(&error.to_string())),
         code: "invalid_json",
         param: None,
     };
@@ -232,14 +233,10 @@ fn explain(path: &str, error: &serde_json::Error) -> ApiError {
     } else if text.starts_with("duplicate field") {
         let param = join(path, quoted(text).first().map_or("", String::as_str));
         (format!("Duplicate parameter: '{param}'."), "duplicate_parameter", param)
-    } else if let Some(what) = text.strip_prefix("invalid type: ") {
-        (format!("Invalid type for {place}: {what}."), "invalid_type", path.to_owned())
+    } else if text.starts_with("invalid type: ") {
+        (format!("Invalid type for {place}: {}.", wording::mismatch(text)), "invalid_type", path.to_owned())
     } else {
-        (
-            format!("Invalid value for {place}: {}.", text.trim_start_matches("invalid value: ")),
-            "invalid_value",
-            path.to_owned(),
-        )
+        (format!("Invalid value for {place}: {}.", wording::mismatch(text)), "invalid_value", path.to_owned())
     };
     ApiError::Invalid { message, code, param: (!param.is_empty()).then_some(param) }
 }

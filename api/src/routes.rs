@@ -3,14 +3,14 @@
 use crate::{
     admin, batches, browser, docs,
     error::ApiError,
-    gate, health, list, models, queues, results,
+    gate, health, home, list, models, queues, results,
     state::Shared,
     stream, submit, tasks,
     webhooks::{deliveries, endpoints, secret},
     ws,
 };
-use axum::{Router, handler::Handler, middleware::from_fn_with_state, routing::MethodRouter};
-use http::Method;
+use axum::{Router, extract::State, handler::Handler, middleware::from_fn_with_state, routing::MethodRouter};
+use http::{Method, Uri};
 use shared::identity::Scope;
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -132,9 +132,13 @@ pub(crate) fn routed(path: &str) -> String {
     path.replace("/v1/models/{id}", "/v1/models/{*id}")
 }
 
-/// The answer to a path that is not there.
-pub(crate) fn nowhere() -> ApiError {
-    ApiError::not_found("No such path: GET /openapi.json lists those that there are.")
+/// Every path without a parameter: what a typing error may have meant.
+pub(crate) fn paths() -> &'static [&'static str] {
+    static PATHS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let paths = table().into_iter().map(|place| place.path).filter(|path| !path.contains('{'));
+        paths.chain(["/docs", "/redoc"]).collect()
+    });
+    &PATHS
 }
 
 /// The routes with the gate around them.
@@ -144,7 +148,9 @@ pub(crate) fn router(app: Shared) -> Router {
     let cors = browser::cors(&app.config.api);
     let routes = routes
         .merge(docs::pages())
-        .fallback(async || nowhere())
+        .fallback(async |State(app): State<Shared>, method: Method, uri: Uri| {
+            home::nowhere(&app.config, &method, &uri)
+        })
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(app.clone(), gate::gate))
         .with_state(app);

@@ -6,6 +6,7 @@ use crate::{
     docs,
     error::ApiError,
     gate::Address,
+    health::Looks,
     idempotency::Unanswered,
     identity::{Identity, Visitor},
     limits::Limiter,
@@ -51,6 +52,8 @@ pub(crate) struct AppState {
     pub(crate) watcher: Watcher,
     /// How many tasks stand where, for who watches that.
     pub(crate) counters: Counters,
+    /// Whether the database can be read and written.
+    pub(crate) looks: Looks,
     /// Which models are served.
     pub(crate) catalogue: Catalogue,
     /// Tries webhook endpoints, and judges their URLs.
@@ -91,6 +94,7 @@ impl AppState {
             herald,
             watcher,
             counters,
+            looks: Looks::default(),
             catalogue: Catalogue::new(backends.store.clone()),
             webhooks: Sender::new(Guard::new(config.webhooks.private_networks.clone()))?,
             stop,

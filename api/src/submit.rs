@@ -3,6 +3,7 @@
 //! The answer waits until the commit is on the disk and for nothing else; bells ring and watchers hear of it as soon as it can be seen.
 
 use crate::{
+    catalogue,
     error::{ApiError, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY},
     judge::{Judged, judge},
@@ -11,7 +12,7 @@ use crate::{
     state::App,
     view::{self, Beside, TaskView},
     wait,
-    wanted::{self, Wanted},
+    wanted::Wanted,
     webhooks::secret,
 };
 use axum::response::Response;
@@ -184,7 +185,7 @@ pub(crate) async fn accept(app: &App, bytes: &Bytes, key: Option<&str>) -> Resul
     let valid = wanted.check(&app.config)?;
     let notes = app.catalogue.notes().await?;
     catalog::admit(&app.config, &notes, &wanted.endpoint, &valid.model)
-        .map_err(|refusal| wanted::refused(&refusal))?;
+        .map_err(|refusal| catalogue::refused(&app.config, &notes, &valid.model, &refusal))?;
     let webhook = secret::of_task(app, wanted.webhook.as_ref()).await?;
     let body = bytes.slice_ref(wanted.body.get().as_bytes());
     let (admitted, moderation) = match admit(app, &wanted, &valid.model, &body).await {

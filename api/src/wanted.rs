@@ -1,6 +1,7 @@
 //! What a client wants: from the body of `POST /v1/tasks` to a valid task. Pure.
 
 use crate::{
+    bare,
     docs::schema,
     error::ApiError,
     metadata::{self, Metadata},
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use shared::{
-    catalog::Refusal,
     clock::UnixMs,
     config::Config,
     task::{Backoff, Fingerprint, Policy, QueueName, Relay},
@@ -137,7 +137,7 @@ impl<'a> Wanted<'a> {
     /// # Errors
     /// 400 that names the place.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, ApiError> {
-        read(json)
+        read(json).map_err(|error| bare::told(json).unwrap_or(error))
     }
 
     /// Checks everything that needs no look at what is served.
@@ -296,18 +296,6 @@ fn seconds(
     }
     let (low, high) = range.into_inner();
     Err(ApiError::invalid(param, format!("'{param}' must be between {low} and {high} seconds.")))
-}
-
-/// The catalogue's answer as an API error.
-pub(crate) fn refused(refusal: &Refusal) -> ApiError {
-    match refusal {
-        Refusal::Endpoint(_) => ApiError::invalid("endpoint", refusal.to_string()),
-        Refusal::Model => ApiError::NotFound {
-            message: refusal.to_string(),
-            code: "model_not_found",
-            param: Some("body.model"),
-        },
-    }
 }
 
 #[cfg(test)]

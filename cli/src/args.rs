@@ -44,6 +44,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         registry: RegistryArgs,
     },
+    /// Copy the data of `longhaul serve` into one file, while it runs or not
+    Backup(BackupArgs),
     /// The effective configuration
     Config {
         #[command(subcommand)]
@@ -95,9 +97,15 @@ impl ServeArgs {
 pub(crate) struct DemoArgs {
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
-    /// End when the tour is over: status 0 if everything completed
+    /// End when the tour is over: status 0 if everything completed. So it is without a terminal, too
     #[arg(long)]
     pub(crate) exit: bool,
+    /// Go on serving after the tour, without a terminal too
+    #[arg(long, conflicts_with = "exit")]
+    pub(crate) keep: bool,
+    /// Kill the process that runs the tasks, start another one, and show what became of them
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) chaos: bool,
 }
 
 #[derive(ClapArgs)]
@@ -137,9 +145,18 @@ pub(crate) enum ConfigCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+    /// Name everything that is wrong with the settings: status 0 if nothing is
+    Check(CommonArgs),
 }
 
-/// Where the registry is, and how to print what it holds.
+#[derive(ClapArgs)]
+pub(crate) struct BackupArgs {
+    /// The file to make: it must not be there yet
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
 #[derive(ClapArgs, Clone)]
 pub(crate) struct RegistryArgs {
     /// Configuration file [env: LONGHAUL_CONFIG] [default: longhaul.toml, if there is one]
@@ -204,7 +221,6 @@ pub(crate) enum KeysCommand {
     Revoke { id: String },
 }
 
-/// Limits in any minute.
 #[derive(ClapArgs, Clone, Copy)]
 pub(crate) struct RateArgs {
     /// Requests in any minute
@@ -221,7 +237,7 @@ fn limit() -> clap::builder::RangedI64ValueParser<u32> {
 
 #[derive(Subcommand)]
 pub(crate) enum ProjectsCommand {
-    /// Make a project
+    /// Make a project; one that is there already is printed
     Create { name: String },
     /// Print projects, by name
     List,
@@ -240,7 +256,6 @@ pub(crate) enum ProjectsCommand {
     },
 }
 
-/// How to reach the server, and how to print what it says.
 #[derive(ClapArgs, Clone)]
 pub(crate) struct ClientArgs {
     /// The server
@@ -268,7 +283,6 @@ pub(crate) enum Form {
     Id,
 }
 
-/// What a task may be told beside its body.
 #[derive(ClapArgs)]
 pub(crate) struct TaskArgs {
     /// The model [default: the first that the server lists]
@@ -284,7 +298,7 @@ pub(crate) struct TaskArgs {
 
 #[derive(ClapArgs)]
 pub(crate) struct RunArgs {
-    /// What to ask
+    /// What to ask; - reads stdin
     pub(crate) prompt: String,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
@@ -294,7 +308,7 @@ pub(crate) struct RunArgs {
 
 #[derive(ClapArgs)]
 pub(crate) struct SubmitArgs {
-    /// What to ask: makes the body of a chat completion
+    /// What to ask: makes the body of a chat completion; - reads stdin
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     pub(crate) prompt: Option<String>,
     /// A file with the request body, sent on as it is; - reads stdin
@@ -331,8 +345,8 @@ pub(crate) enum TasksCommand {
         #[arg(short, long)]
         model: Option<String>,
         /// At most this many
-        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
-        limit: u16,
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
     },
     /// Wait for a task's end and print it
     Wait {
@@ -347,6 +361,13 @@ pub(crate) enum TasksCommand {
     Cancel { id: String },
     /// Run a failed, cancelled or expired task again
     Retry { id: String },
+    /// Remove a task that has ended, with its request and its answer
+    Delete {
+        id: String,
+        /// Stop it first if it has not ended
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -356,8 +377,8 @@ pub(crate) enum BatchesCommand {
     /// Print batches, newest first
     List {
         /// At most this many
-        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
-        limit: u16,
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
     },
     /// Stop a batch
     Cancel { id: String },

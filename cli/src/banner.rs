@@ -20,10 +20,31 @@ pub(crate) fn show(house: &House) {
     line("upstream", &format!("{}{simulated}", upstreams.collect::<Vec<_>>().join(", ")));
     line("api", &url);
     line("docs", &format!("{url}/docs"));
-    if let Some(key) = &house.fresh_key {
-        line("key", &format!("{} (shown this once; kept in the data folder)", key.expose()));
-    }
-    line("try", &format!("longhaul run \"Why is the sky blue?\"{}", elsewhere(&url)));
+    let program = program();
+    let kept = house.kept_key.as_ref().map(|path| path.display());
+    let key = match (&house.fresh_key, kept) {
+        (Some(key), Some(path)) => {
+            line("key", &format!("{} (shown this once; kept in {path})", key.expose()));
+            format!("LONGHAUL_API_KEY_FILE={path} ")
+        }
+        (None, Some(path)) => {
+            line("key", &format!("in {path}"));
+            format!("LONGHAUL_API_KEY_FILE={path} ")
+        }
+        (_, None) if config.api.key.is_some() => {
+            line("key", "the one that is configured (api.key)");
+            "LONGHAUL_API_KEY=… ".to_owned()
+        }
+        _ => String::new(),
+    };
+    line("try", &format!("{key}{program} run \"Why is the sky blue?\"{}", elsewhere(&url)));
+}
+
+/// This program as it was called: by its name if it was found by that.
+pub(crate) fn program() -> String {
+    std::env::args_os()
+        .next()
+        .map_or_else(|| "longhaul".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The flag that a client needs to find this server.

@@ -1,9 +1,9 @@
 //! `longhaul batches`.
 
 use crate::{
-    args::BatchesCommand,
+    args::{BatchesCommand, Form},
     client::{Client, or_detach},
-    output::{self, Batch, ERROR, Failure, List, Outcome, USAGE},
+    output::{self, Batch, ERROR, Failure, Outcome, USAGE},
     submit::read,
     tasks::encoded,
 };
@@ -21,8 +21,15 @@ pub(crate) async fn run(client: &Client, command: &BatchesCommand, stop: Cancell
     match command {
         BatchesCommand::Get { id } => one(&client.get(&path(id)).await?, client),
         BatchesCommand::List { limit } => {
-            let body = client.get(&format!("/v1/batches?limit={limit}")).await?;
-            output::batches(&body, &output::parse::<List<Batch>>(&body)?.data, client.form)
+            let listed = client.pages("/v1/batches", "", *limit).await?;
+            match client.form {
+                Form::Json => listed.print(),
+                form => {
+                    output::batches(&[], &listed.read::<Batch>()?, form)?;
+                    listed.say_more();
+                    Ok(())
+                }
+            }
         }
         BatchesCommand::Cancel { id } => one(&client.post(&format!("{}/cancel", path(id))).await?, client),
         BatchesCommand::Submit { file, wait } => {
@@ -72,8 +79,9 @@ pub(crate) async fn post(client: &Client, lines: &[&str]) -> Outcome<Vec<u8>> {
 
 /// Shows a batch's progress until nothing more will happen to it. Without a terminal the bar stays away.
 pub(crate) async fn progress(client: &Client, id: &str) -> Outcome<(Batch, Vec<u8>)> {
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {per_sec:.0}  {elapsed}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ ");
+    // The terminal's own colours, and a track of its own: nothing that a background could swallow.
+    let style = ProgressStyle::with_template("[{bar:32}] {pos}/{len}  {msg}  {per_sec:.0}  {elapsed}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=>-");
     let bar = ProgressBar::new(0).with_style(style);
     loop {
         let body = client.get(&path(id)).await?;

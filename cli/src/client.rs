@@ -3,11 +3,12 @@
 use crate::{
     QUIET_LOG,
     args::{ClientArgs, Form},
-    output::{ERROR, Failure, INTERRUPTED, NOT_FOUND, Outcome, UNAUTHORISED, UNREACHABLE, USAGE},
+    output::{self, ERROR, Failure, INTERRUPTED, NOT_FOUND, Outcome, UNAUTHORISED, UNREACHABLE, USAGE},
 };
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 use shared::{
     config::{self, Secret},
     process,
@@ -30,6 +31,38 @@ pub(crate) struct Client {
     key: Option<Secret>,
     /// How to print.
     pub(crate) form: Form,
+}
+
+/// Entries of one page at most.
+const PAGE: usize = 100;
+
+/// What a listing holds, entry by entry.
+#[derive(Serialize)]
+pub(crate) struct Listed {
+    /// The entries as they came.
+    pub(crate) data: Vec<Box<RawValue>>,
+    /// Whether there are more.
+    pub(crate) has_more: bool,
+}
+
+impl Listed {
+    /// The entries, as far as they are printed.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Outcome<Vec<T>> {
+        self.data.iter().map(|entry| output::parse(entry.get().as_bytes())).collect()
+    }
+
+    /// Prints it as the API answers one page.
+    pub(crate) fn print(&self) -> Outcome {
+        let text = serde_json::to_string(self).map_err(|error| Failure::new(ERROR, error.to_string()))?;
+        output::raw(format!(r#"{{"object":"list",{}"#, &text[1..]).as_bytes())
+    }
+
+    /// Says that there are more, to a person.
+    pub(crate) fn say_more(&self) {
+        if self.has_more {
+            output::say(&format!("only the newest {} are shown: see more with -n", self.data.len()));
+        }
+    }
 }
 
 /// Runs a client command to its exit status.
@@ -91,6 +124,33 @@ impl Client {
     /// The body of a GET.
     pub(crate) async fn get(&self, path: &str) -> Outcome<Bytes> {
         self.send(self.request(Method::GET, path).timeout(PATIENCE)).await
+    }
+
+    /// The body of a DELETE.
+    pub(crate) async fn delete(&self, path: &str) -> Outcome<Bytes> {
+        self.send(self.request(Method::DELETE, path).timeout(PATIENCE)).await
+    }
+
+    /// A listing, page by page, up to `limit` entries: each as it came, and whether there are more.
+    pub(crate) async fn pages(&self, path: &str, query: &str, limit: u32) -> Outcome<Listed> {
+        #[derive(Deserialize)]
+        struct Page {
+            data: Vec<Box<RawValue>>,
+            last_id: Option<String>,
+            has_more: bool,
+        }
+        let mut listed = Listed { data: Vec::new(), has_more: true };
+        let mut after = String::new();
+        while listed.has_more && listed.data.len() < limit as usize {
+            let most = (limit as usize - listed.data.len()).min(PAGE);
+            let body = self.get(&format!("{path}?limit={most}{query}{after}")).await?;
+            let page: Page = output::parse(&body)?;
+            listed.data.extend(page.data);
+            listed.has_more = page.has_more;
+            let Some(last) = page.last_id else { break };
+            after = format!("&after={last}");
+        }
+        Ok(listed)
     }
 
     /// The body of a POST with nothing to say.

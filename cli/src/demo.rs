@@ -3,7 +3,7 @@
 use crate::{
     QUIET_LOG,
     args::{DemoArgs, Form, TaskArgs},
-    banner, batches,
+    banner, batches, chaos,
     client::{Client, status},
     follow::{Printer, follow},
     output::{self, ERROR, Failure, INTERRUPTED, Outcome, Task},
@@ -16,6 +16,7 @@ use shared::{
     process,
 };
 use std::{
+    io::{self, IsTerminal},
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     time::Instant,
@@ -32,7 +33,12 @@ pub(crate) fn main(args: DemoArgs) -> ExitCode {
 }
 
 async fn show(args: DemoArgs, stop: CancellationToken) -> Outcome {
-    let exit = args.exit;
+    if args.chaos {
+        return chaos::show(&stop).await;
+    }
+    // Nobody who reads a pipe ends it by a key.
+    let unattended = !args.keep && !args.exit && !io::stdout().is_terminal();
+    let exit = args.exit || unattended;
     let (house, _folder) = open(args).await.map_err(|error| Failure::new(ERROR, error.to_string()))?;
     banner::show(&house);
     let client = Client::new(&house.url(), house.config.api.key.clone(), Form::Table)?;
@@ -46,6 +52,9 @@ async fn show(args: DemoArgs, stop: CancellationToken) -> Outcome {
     let touring = async {
         let interrupted = || Err(Failure::new(INTERRUPTED, "stopped before the end of the tour"));
         let toured = stop.run_until_cancelled(tour(&client, is_simulated)).await.unwrap_or_else(interrupted);
+        if unattended {
+            output::say("\nEnded, because this is no terminal: `longhaul demo --keep` goes on serving.");
+        }
         if exit || toured.is_err() {
             stop.cancel();
         } else {
@@ -91,8 +100,9 @@ async fn tour(client: &Client, is_simulated: bool) -> Outcome {
     let body = json!({"endpoint": CHAT, "body": {"model": model, "messages": [{"role": "user", "content": "Hello"}]}});
     output::raw(
         format!(
-            "\n3. Yours\n   longhaul run \"Hello\"{}\n   curl {server}/v1/tasks -H 'content-type: application/json' \\\n     \
+            "\n3. Yours\n   {} run \"Hello\"{}\n   curl {server}/v1/tasks -H 'content-type: application/json' \\\n     \
              -d '{body}'\n   {server}/docs",
+            banner::program(),
             banner::elsewhere(server)
         )
         .as_bytes(),

@@ -25,11 +25,11 @@ type Whom = Arc<dyn Registry>;
 
 /// Runs one of `longhaul keys`.
 pub(crate) fn keys(args: &RegistryArgs, command: &KeysCommand) -> ExitCode {
-    let makes = matches!(command, KeysCommand::Create { .. });
-    if (makes || matches!(command, KeysCommand::Rotate { .. })) && args.output == Form::Id {
+    let makes = matches!(command, KeysCommand::Create { .. } | KeysCommand::Rotate { .. });
+    if makes && args.output == Form::Id {
         return client::status(Err(Failure::new(USAGE, "-o id would lose the new key: use -o json")));
     }
-    run(args, makes, async |registry, form| match command {
+    run(args, async |registry, form| match command {
         KeysCommand::Create { project, scopes, name, expires_in, limits } => {
             let scopes: Scopes = scopes.parse().map_err(|error| Failure::new(USAGE, format!("{error}")))?;
             if scopes.is_empty() || !Key::is_name(name) {
@@ -57,7 +57,7 @@ pub(crate) fn keys(args: &RegistryArgs, command: &KeysCommand) -> ExitCode {
             show(&made.map_err(|error| broken(&error))?.ok_or_else(|| unknown(id))?, &key, form)
         }
         KeysCommand::Limit { id, limits } => {
-            limit(&registry, Whose::Key(self::id(id)?), quotas(limits), unknown(id), form).await
+            limit(&registry, Whose::Key(self::id(id)?), quotas(limits), unknown(id), (form, id)).await
         }
         KeysCommand::Revoke { id } => {
             let revoked = registry.revoke_key(ACTOR, self::id(id)?).await.map_err(|error| broken(&error))?;
@@ -73,10 +73,16 @@ pub(crate) fn keys(args: &RegistryArgs, command: &KeysCommand) -> ExitCode {
 
 /// Runs one of `longhaul projects`.
 pub(crate) fn projects(args: &RegistryArgs, command: &ProjectsCommand) -> ExitCode {
-    let makes = matches!(command, ProjectsCommand::Create { .. });
-    run(args, makes, async |registry, form| match command {
+    run(args, async |registry, form| match command {
         ProjectsCommand::Create { name } => {
-            let project = create(&registry, name).await?;
+            let known = registry.project(name).await.map_err(|error| broken(&error))?;
+            let project = match known {
+                Some(known) => {
+                    output::say(&format!("there is a project {name} already"));
+                    known
+                }
+                None => create(&registry, name).await?,
+            };
             match form {
                 Form::Json => output::raw(project_view(&project).to_string().as_bytes()),
                 _ => list_projects(&[project], form),
@@ -96,7 +102,7 @@ pub(crate) fn projects(args: &RegistryArgs, command: &ProjectsCommand) -> ExitCo
                     found.ok_or_else(missing)?.id
                 }
             };
-            limit(&registry, Whose::Project(id), quotas, missing(), form).await
+            limit(&registry, Whose::Project(id), quotas, missing(), (form, &id.to_string())).await
         }
     })
 }
@@ -125,19 +131,28 @@ fn said(quotas: &Quotas) -> String {
     said.collect::<Vec<_>>().join(" ")
 }
 
-async fn limit(registry: &Whom, whose: Whose, quotas: Quotas, missing: Failure, form: Form) -> Outcome {
+async fn limit(
+    registry: &Whom,
+    whose: Whose,
+    quotas: Quotas,
+    missing: Failure,
+    shown: (Form, &str),
+) -> Outcome {
     if !registry.limit(ACTOR, whose, &quotas).await.map_err(|error| broken(&error))? {
         return Err(missing);
     }
-    match form {
+    match shown.0 {
         Form::Json => output::raw(json!(quotas).to_string().as_bytes()),
-        _ => output::raw(format!("within 5 s: {}", said(&quotas)).trim_end_matches(": ").as_bytes()),
+        Form::Id => output::raw(shown.1.as_bytes()),
+        Form::Table => {
+            output::raw(format!("within 5 s: {}", said(&quotas)).trim_end_matches(": ").as_bytes())
+        }
     }
 }
 
-fn run(args: &RegistryArgs, makes: bool, command: impl AsyncFnOnce(Whom, Form) -> Outcome) -> ExitCode {
+fn run(args: &RegistryArgs, command: impl AsyncFnOnce(Whom, Form) -> Outcome) -> ExitCode {
     process::run_to_status(crate::QUIET_LOG, async |_| {
-        let outcome = match open(args, makes).await {
+        let outcome = match open(args).await {
             Ok(registry) => command(registry, args.output).await,
             Err(error) => Err(Failure::new(ERROR, format!("{error:#}"))),
         };
@@ -145,8 +160,8 @@ fn run(args: &RegistryArgs, makes: bool, command: impl AsyncFnOnce(Whom, Form) -
     })
 }
 
-/// Opens the registry; `makes`: a data folder that is not there is made.
-async fn open(args: &RegistryArgs, makes: bool) -> anyhow::Result<Whom> {
+/// Opens the registry. A data folder that is not there is not made: its keys would open nothing.
+async fn open(args: &RegistryArgs) -> anyhow::Result<Whom> {
     Ok(match Settings::gather(&args.flags())?.database()? {
         Database::Postgres(url) => {
             let store = PostgresStore::open(url.expose(), 2).await?;
@@ -155,8 +170,12 @@ async fn open(args: &RegistryArgs, makes: bool) -> anyhow::Result<Whom> {
         }
         Database::Folder(folder) => {
             let file = folder.join("longhaul.db");
-            anyhow::ensure!(makes || file.exists(), "there is no database in {}", folder.display());
-            std::fs::create_dir_all(&folder)?;
+            anyhow::ensure!(
+                file.exists(),
+                "there is no database in {}: name the data folder of `longhaul serve` with --data-dir, or make one with `longhaul \
+                 migrate`",
+                folder.display()
+            );
             match SqliteStore::open(&file).await {
                 Ok(store) => {
                     store.migrate().await?;

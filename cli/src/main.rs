@@ -1,8 +1,10 @@
 //! `longhaul`: every role in one program, and a client. Data goes to stdout, everything else to stderr.
 
 mod args;
+mod backup;
 mod banner;
 mod batches;
+mod chaos;
 mod client;
 mod demo;
 mod follow;
@@ -25,8 +27,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The filter of log lines of a command that a person reads.
-const QUIET_LOG: &str = "warn";
+/// The filter of log lines of a command that a person reads: what libraries say of an outage is said by the command itself.
+const QUIET_LOG: &str = "off,api=warn,longhaul=warn,shared=warn,simulator=warn,worker=warn";
 
 fn main() -> ExitCode {
     match Args::parse().command {
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
         Command::Migrate(args) => process::run(QUIET_LOG, async |_| roles::migrate(&args.flags()).await),
         Command::Keys { command, registry } => keys::keys(&registry, &command),
         Command::Projects { command, registry } => keys::projects(&registry, &command),
+        Command::Backup(args) => process::run(QUIET_LOG, async |_| backup::run(&args).await),
+        Command::Config { command: ConfigCommand::Check(common) } => {
+            client::status(roles::check(&common.flags()))
+        }
         Command::Config { command: ConfigCommand::Show { origin, common } } => {
             process::run(QUIET_LOG, async |_| show(&common.flags(), origin))
         }

@@ -1,6 +1,6 @@
 //! What is printed, and the exit status that goes with it.
 
-use crate::args::Form;
+use crate::{args::Form, client::Listed};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use shared::clock::UnixMs;
@@ -121,6 +121,11 @@ impl Task {
         matches!(self.status.as_str(), "completed" | "failed" | "cancelled" | "expired")
     }
 
+    /// The number of its newest attempt.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempt
+    }
+
     /// The answer's text, where its form is known.
     pub(crate) fn text(&self) -> Option<String> {
         text(self.result.as_ref()?.body.as_ref()?)
@@ -195,12 +200,12 @@ pub(crate) fn task(body: &[u8], form: Form) -> Outcome {
     }
 }
 
-/// Prints a page of tasks.
-pub(crate) fn tasks(body: &[u8], form: Form) -> Outcome {
+/// Prints tasks.
+pub(crate) fn tasks(listed: &Listed, form: Form) -> Outcome {
     if form == Form::Json {
-        return raw(body);
+        return listed.print();
     }
-    let tasks = parse::<List<Task>>(body)?.data;
+    let tasks = listed.read::<Task>()?;
     let row = |task: &Task| {
         let attempt = task.attempt.to_string();
         vec![
@@ -213,7 +218,9 @@ pub(crate) fn tasks(body: &[u8], form: Form) -> Outcome {
         ]
     };
     let rows = tasks.iter().map(row).collect();
-    listed(&["ID", "STATUS", "MODEL", "QUEUE", "ATTEMPT", "CREATED"], rows, form)
+    self::listed(&["ID", "STATUS", "MODEL", "QUEUE", "ATTEMPT", "CREATED"], rows, form)?;
+    listed.say_more();
+    Ok(())
 }
 
 /// Prints batches.

@@ -1,9 +1,9 @@
 //! The small roles: simulated model, health, migration, configuration.
 
 use crate::{
-    args::SimArgs,
+    args::{Form, SimArgs},
     client::Client,
-    output::{self, Outcome},
+    output::{self, Failure as Failed, Outcome, USAGE},
 };
 use shared::{
     config::{self, Database, Flags, Settings},
@@ -25,8 +25,18 @@ pub(crate) async fn sim(args: SimArgs, stop: CancellationToken) -> Result<(), Fa
 
 /// `longhaul health`.
 pub(crate) async fn health(client: &Client) -> Outcome {
+    #[derive(serde::Deserialize)]
+    struct Health {
+        status: String,
+    }
+    if client.form == Form::Id {
+        return Err(Failed::new(USAGE, "health has no id: use -o table or -o json"));
+    }
     let ready = client.get("/readyz").await?;
-    output::raw(ready.trim_ascii_end())
+    match client.form {
+        Form::Table => output::raw(output::parse::<Health>(&ready)?.status.as_bytes()),
+        _ => output::raw(ready.trim_ascii_end()),
+    }
 }
 
 /// `longhaul migrate`.
@@ -48,6 +58,20 @@ async fn postgres(url: &str) -> anyhow::Result<()> {
 async fn sqlite(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     Ok(SqliteStore::open(&folder.join("longhaul.db")).await?.migrate().await?)
+}
+
+/// `longhaul config check`.
+pub(crate) fn check(flags: &Flags) -> Outcome {
+    let mistakes = Settings::mistakes(flags);
+    if mistakes.is_empty() {
+        return output::raw(b"ok");
+    }
+    let count = mistakes.len();
+    for mistake in mistakes {
+        output::raw(mistake.to_string().as_bytes())?;
+    }
+    let s = if count == 1 { "" } else { "s" };
+    Err(Failed::new(USAGE, format!("{count} mistake{s} in the configuration")))
 }
 
 /// `longhaul config show`.

@@ -14,7 +14,7 @@ use std::{
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::net::TcpListener;
@@ -31,6 +31,8 @@ pub(crate) struct House {
     pub(crate) is_simulated: bool,
     /// Set when the key was made just now: to be shown this once.
     pub(crate) fresh_key: Option<Secret>,
+    /// The file that the key is kept in, if it is one of ours.
+    pub(crate) kept_key: Option<PathBuf>,
     /// Where the API listens.
     pub(crate) address: SocketAddr,
     listener: TcpListener,
@@ -62,23 +64,36 @@ impl House {
             Mode::Distributed { .. } => None,
         };
         let backends = Backends::open(&config).await?;
-        let fresh_key = ensure_key(&mut config)?;
+        let (fresh_key, kept_key) = ensure_key(&mut config)?;
         let is_simulated = config.upstreams.is_empty();
         let simulator = if is_simulated { Some(simulated(&mut config, behaviour).await?) } else { None };
         let config = Arc::new(config);
-        Ok(Self { config, is_simulated, fresh_key, address, listener, backends, simulator, _lock: lock })
+        Ok(Self {
+            config,
+            is_simulated,
+            fresh_key,
+            kept_key,
+            address,
+            listener,
+            backends,
+            simulator,
+            _lock: lock,
+        })
     }
 
     /// Runs until `stop`: then the API stops accepting, the worker ends its tasks, the model leaves last.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let Self { config, listener, backends, simulator, _lock, .. } = self;
+        let store = backends.store.clone();
         let mut rooms = Rooms::new();
         rooms.open("api", |stop| api::serve(listener, backends.clone(), config.clone(), stop));
         rooms.open("worker", |stop| worker::run(backends, config, stop));
         if let Some((listener, behaviour)) = simulator {
             rooms.open(SIMULATOR, |stop| simulator::serve(listener, behaviour, stop));
         }
-        rooms.run(stop).await.map_err(Failure::Role)
+        rooms.run(stop).await.map_err(Failure::Role)?;
+        // Who copies the file now has everything, without the log beside it.
+        store.close().await.map_err(|error| Failure::Role(format!("the database did not close: {error}")))
     }
 
     /// Where a browser on this machine finds the API.
@@ -123,10 +138,11 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     }
 }
 
-/// Makes sure that strangers need a key: the one of an earlier start, or one made now, which is returned to be shown.
-fn ensure_key(config: &mut Config) -> Result<Option<Secret>, Failure> {
+/// Makes sure that strangers need a key: the one of an earlier start, or one made now, which is returned to be shown. The file that it
+/// is kept in is returned too.
+fn ensure_key(config: &mut Config) -> Result<(Option<Secret>, Option<PathBuf>), Failure> {
     if config.api.listen.ip().is_loopback() || config.api.key.is_some() {
-        return Ok(None);
+        return Ok((None, None));
     }
     let Mode::Embedded { data_dir } = &config.mode else { return Err(Failure::NoKey(config.api.listen)) };
     let path = data_dir.join("api-key");
@@ -136,13 +152,13 @@ fn ensure_key(config: &mut Config) -> Result<Option<Secret>, Failure> {
         Ok(key) if key.trim().is_empty() => Err(cannot(io::Error::other("the file is empty: remove it"))),
         Ok(key) => {
             config.api.key = Some(Secret::new(key.trim()));
-            Ok(None)
+            Ok((None, Some(path)))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = Secret::from(ApiKey::generate());
             keep(&path, &key).map_err(cannot)?;
             config.api.key = Some(key.clone());
-            Ok(Some(key))
+            Ok((Some(key), Some(path)))
         }
         Err(error) => Err(cannot(error)),
     }

@@ -1,7 +1,7 @@
 //! `longhaul submit` and `longhaul run`.
 
 use crate::{
-    args::{RunArgs, SubmitArgs, TaskArgs},
+    args::{Form, RunArgs, SubmitArgs, TaskArgs},
     client::{Client, or_detach},
     follow::{Printer, follow},
     output::{self, ERROR, Failure, List, Outcome, Task, USAGE},
@@ -10,6 +10,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use std::{
+    borrow::Cow,
     path::Path,
     time::{Duration, Instant},
 };
@@ -74,13 +75,25 @@ pub(crate) async fn read(path: &Path) -> Outcome<String> {
     read.map_err(|error| Failure::new(USAGE, format!("cannot read {}: {error}", path.display())))
 }
 
+/// The prompt; `-` is stdin.
+async fn asked(prompt: &str) -> Outcome<Cow<'_, str>> {
+    if prompt != "-" {
+        return Ok(prompt.into());
+    }
+    let text = read(Path::new(prompt)).await?;
+    match text.trim() {
+        "" => Err(Failure::new(USAGE, "stdin is empty: there is nothing to ask")),
+        text => Ok(text.to_owned().into()),
+    }
+}
+
 /// `longhaul submit`.
 pub(crate) async fn submit(client: &Client, args: &SubmitArgs, stop: CancellationToken) -> Outcome {
     let body = match (&args.file, &args.prompt) {
         (Some(path), _) => read(path).await?,
         (None, prompt) if args.endpoint == CHAT => {
-            let model = model(client, args.task.model.as_deref()).await?;
-            chat(&model, prompt.as_deref().unwrap_or_default())
+            let prompt = asked(prompt.as_deref().unwrap_or_default()).await?;
+            chat(&model(client, args.task.model.as_deref()).await?, &prompt)
         }
         (None, _) => {
             return Err(Failure::new(USAGE, format!("a prompt makes a body for {CHAT} only: use --file")));
@@ -99,9 +112,10 @@ pub(crate) async fn submit(client: &Client, args: &SubmitArgs, stop: Cancellatio
 
 /// `longhaul run`.
 pub(crate) async fn run(client: &Client, args: &RunArgs, stop: CancellationToken) -> Outcome {
+    let prompt = asked(&args.prompt).await?;
     let model = model(client, args.task.model.as_deref()).await?;
     let started = Instant::now();
-    let accepted: Task = output::parse(&post(client, CHAT, &chat(&model, &args.prompt), &args.task).await?)?;
+    let accepted: Task = output::parse(&post(client, CHAT, &chat(&model, &prompt), &args.task).await?)?;
     let id = accepted.id;
     output::say(&format!(
         "{id} accepted after {:.1} ms, model {model}",
@@ -109,6 +123,12 @@ pub(crate) async fn run(client: &Client, args: &RunArgs, stop: CancellationToken
     ));
     let left = || format!("{id} goes on without you; come back with: longhaul tasks watch {id}");
     let task = or_detach(&stop, left, async {
+        if client.form != Form::Table {
+            // What is printed is the task's end, and nothing before it.
+            let (task, body) = follow(client, &id, |_, _| Ok(())).await?;
+            output::task(&body, client.form)?;
+            return Ok(task);
+        }
         let mut printer = Printer::default();
         let (task, _) = follow(client, &id, |told, _| printer.show(told)).await?;
         printer.finish(&task)?;

@@ -4,7 +4,7 @@ use crate::{
     args::{Form, TasksCommand},
     client::{Client, or_detach},
     follow::{Printer, follow},
-    output::{self, Failure, Outcome, TIMED_OUT, Task},
+    output::{self, Failure, Outcome, TIMED_OUT, Task, USAGE},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,11 +25,12 @@ pub(crate) async fn run(client: &Client, command: &TasksCommand, stop: Cancellat
                 .iter()
                 .filter_map(|(name, value)| Some(format!("&{name}={}", encoded(value.as_ref()?))));
             let query: String = filters.collect();
-            output::tasks(&client.get(&format!("/v1/tasks?limit={limit}{query}")).await?, client.form)
+            output::tasks(&client.pages("/v1/tasks", &query, *limit).await?, client.form)
         }
         TasksCommand::Wait { id, timeout } => wait(client, id, *timeout, &stop).await,
         TasksCommand::Watch { id } => watch(client, id, &stop).await,
         TasksCommand::Cancel { id } => output::task(&client.post(&path(id, "/cancel")).await?, client.form),
+        TasksCommand::Delete { id, force } => delete(client, id, *force).await,
         TasksCommand::Retry { id } => output::task(&client.post(&path(id, "/retry")).await?, client.form),
     }
 }
@@ -63,7 +64,19 @@ pub(crate) async fn wait(
     task.verdict()
 }
 
+async fn delete(client: &Client, id: &str, force: bool) -> Outcome {
+    let body = client.delete(&path(id, if force { "?force=true" } else { "" })).await?;
+    match client.form {
+        Form::Json => output::raw(if body.is_empty() { b"{}" } else { &body }),
+        Form::Id => output::raw(id.as_bytes()),
+        Form::Table => output::raw(format!("{id} is deleted").as_bytes()),
+    }
+}
+
 async fn watch(client: &Client, id: &str, stop: &CancellationToken) -> Outcome {
+    if client.form == Form::Id {
+        return Err(Failure::new(USAGE, "watch streams an answer, which is no id: use -o table or -o json"));
+    }
     let left = || format!("{id} goes on without you; come back with: longhaul tasks watch {id}");
     let task = or_detach(stop, left, async {
         let mut printer = Printer::default();

@@ -6,6 +6,7 @@ use crate::{
     events::{Events, MemoryEvents, RedisEvents},
     folder,
     limits::{Limits, MemoryLimits, RedisLimits, SharedLimits},
+    link,
     objects::Objects,
     pauses::Pauses,
     queue::{self, ApalisQueue, MemoryQueue, Queue, SortedQueue, Transport},
@@ -76,6 +77,18 @@ impl Backends {
                     .await
                     .map_err(|error| unopened("cannot use the Postgres database")(&error))?;
                 store.check().await.map_err(|error| unopened("cannot use the Postgres database")(&error))?;
+                if let Some(error) = link::absence(redis_url.expose()).await {
+                    // What it says of an address may hold a login.
+                    let error = without_logins(&error.to_string()).into_owned();
+                    tracing::warn!(%error, "Redis is away: started without it, tasks are found in the database meanwhile");
+                }
+                if let Some(policy) = link::eviction(redis_url.expose()).await {
+                    tracing::warn!(
+                        policy,
+                        "Redis throws keys away when its memory is full: set maxmemory-policy to noeviction, or event logs of \
+                         running tasks get lost"
+                    );
+                }
                 let queue = queue_at(redis_url.expose(), config)
                     .await
                     .map_err(|error| unopened("cannot use Redis")(&error))?;

@@ -21,6 +21,7 @@ pub mod failpoint;
 mod link;
 
 pub mod objects;
+pub mod outage;
 
 pub mod backends;
 pub mod folder;

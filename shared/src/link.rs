@@ -40,6 +40,29 @@ struct Shared {
     connection: MultiplexedConnection,
 }
 
+/// Whether the same call may work later: nobody answered, or Redis is still reading its files.
+fn is_away(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.code() == Some("LOADING")
+}
+
+/// Says why Redis is away, if it is.
+pub(crate) async fn absence(url: &str) -> Option<RedisError> {
+    let link = Link::to(url).ok()?;
+    link.fit().await.err().filter(is_away)
+}
+
+/// The policy by which this Redis throws keys away when its memory is full, if it does.
+pub(crate) async fn eviction(url: &str) -> Option<String> {
+    let mut link = Link::to(url).ok()?;
+    // Some users may not ask: then nothing is known of it.
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut link).await.ok()?;
+    let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim();
+    (policy != "noeviction").then(|| policy.to_owned())
+}
+
 /// Awaits `what` no longer than `limit`.
 pub(crate) async fn within<T>(
     limit: Duration,
@@ -52,22 +75,34 @@ pub(crate) async fn within<T>(
 }
 
 impl Link {
-    /// Connects, and checks that this Redis is new enough.
+    /// Connects, and checks that this Redis is new enough. One that is away is found by a later call, as one that goes away is.
+    ///
+    /// # Errors
+    /// The URL is none, or Redis answers and is not fit.
     pub(crate) async fn open(url: &str) -> RedisResult<Self> {
+        let link = Self::to(url)?;
+        match link.fit().await {
+            Err(error) if is_away(&error) => Ok(link),
+            fit => fit.map(|()| link),
+        }
+    }
+
+    /// The way to this Redis, without a look at it.
+    fn to(url: &str) -> RedisResult<Self> {
         let client = Client::open(url)?;
-        let mut link = Self(Arc::new(Inner {
-            client,
-            shared: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
-        }));
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut link).await?;
+        Ok(Self(Arc::new(Inner { client, shared: Mutex::default(), opening: tokio::sync::Mutex::default() })))
+    }
+
+    /// Whether Redis answers and is new enough.
+    async fn fit(&self) -> RedisResult<()> {
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut self.clone()).await?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
         let major = version.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
         if major < MAJOR_MIN {
             let found = format!("version {MAJOR_MIN} or newer is needed, this is {version:?}");
             return Err((ErrorKind::InvalidClientConfig, "Redis is too old", found).into());
         }
-        Ok(link)
+        Ok(())
     }
 
     /// A connection for one caller alone, for commands that block. Its answers have no deadline.

@@ -28,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 /// Connections that may wait to be accepted: those of a burst beyond it are dropped by the kernel, whose own limit may be lower.
 const BACKLOG: u32 = 4096;
 
-/// The filter of log lines of a process that serves.
-pub const USUAL_LOG: &str = "info,sqlx=warn,hyper=warn,apalis=warn";
+/// The filter of log lines of a process that serves. What goes wrong inside a library comes back as an error, and is logged once, with
+/// its cause, where it is handled.
+pub const USUAL_LOG: &str = "off,api=info,longhaul=info,shared=info,simulator=info,worker=info";
 
 /// A role could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]

@@ -24,6 +24,9 @@ mod cost;
 /// The command line: demo, configuration, and errors a person can act on.
 mod cli;
 
+/// Commands that people type, against servers that run.
+mod commands;
+
 /// The documents say what the code does.
 mod docs;
 

@@ -10,6 +10,7 @@ use shared::{
     config::Config,
     events::{Append, Appended, Events},
     news::Herald,
+    outage::{Outage, Over},
     store::UpstreamModels,
     task::{TaskId, WorkerId},
 };
@@ -172,11 +173,24 @@ fn count(under_way: &AtomicUsize) -> (usize, impl Drop) {
 }
 
 async fn append(events: &dyn Events, appends: &[Append]) -> Vec<Option<Appended>> {
+    /// Of the whole process.
+    static UNTOLD: Outage = Outage::new();
     match timeout(SHOUT_PATIENCE, events.append(appends)).await {
-        Ok(Ok(told)) => told.into_iter().map(Some).collect(),
+        Ok(Ok(told)) => {
+            if let Some(Over { times, lasted }) = UNTOLD.fine() {
+                tracing::info!(
+                    times,
+                    seconds = lasted.as_secs_f64(),
+                    "watchers of running tasks are told at once again"
+                );
+            }
+            told.into_iter().map(Some).collect()
+        }
         failed => {
             let error = failed.ok().and_then(Result::err);
-            tracing::warn!(?error, attempts = appends.len(), "watchers of running tasks are told later");
+            if UNTOLD.met() {
+                tracing::warn!(?error, attempts = appends.len(), "watchers of running tasks are told later");
+            }
             vec![None; appends.len()]
         }
     }

@@ -20,7 +20,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{
     clock::UnixMs,
     store::{ENDPOINTS_MAX, EndpointChange, NewEndpoint},
@@ -261,7 +261,7 @@ pub(crate) async fn test(
 async fn tried(app: &App, endpoint: &Endpoint, event_type: EventType) -> Tested {
     let id = DeliveryId::new();
     let data = match event_type.is_of_task() {
-        true => json!({ "id": TaskId::new() }),
+        true => sample(event_type),
         false => json!({ "id": BatchId::new() }),
     };
     let body = webhook::event(id, event_type, UnixMs::now(), &data);
@@ -280,6 +280,33 @@ async fn tried(app: &App, endpoint: &Endpoint, event_type: EventType) -> Tested 
         status_code,
         error,
     }
+}
+
+/// A task as an event of this type tells of it, field by field.
+fn sample(event_type: EventType) -> Value {
+    let now = UnixMs::now();
+    let status = event_type.as_str().trim_start_matches("task.");
+    let answered = status == "completed";
+    let usage = json!({
+        "input_tokens": 3, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 1,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 4,
+    });
+    let body = json!({
+        "id": "chatcmpl-test", "object": "chat.completion", "created": now.seconds(), "model": "test",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "test"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+    });
+    let error = json!({
+        "type": "server_error", "code": "upstream_failed", "message": "This is a test.", "param": null, "retryable": true,
+        "attempt": 1, "upstream_status": 500,
+    });
+    json!({
+        "id": TaskId::new(), "object": "task", "status": status, "endpoint": "/v1/chat/completions", "model": "test",
+        "queue": "default", "attempt": 1, "created_at": now, "finished_at": now, "metadata": {"test": "true"},
+        "usage": answered.then_some(usage),
+        "error": (!answered).then_some(error),
+        "result": answered.then(|| json!({"status_code": 200, "body": body})),
+    })
 }
 
 /// List types of events.

@@ -220,7 +220,7 @@ impl Connection {
 
     fn refusal(&self, id: Option<&str>, error: &ApiError) -> String {
         if let Ok(connection) = self.id.parse() {
-            error.log(connection);
+            error.log(connection, &self.app.looks);
         }
         Say::Error { id, error: error.envelope() }.text()
     }

@@ -83,6 +83,16 @@ pub enum Error {
     Mode(&'static str),
 }
 
+impl Error {
+    /// The setting whose value does not hold.
+    pub(super) fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// The known name nearest to `name`, if one is near enough to be meant.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let scored = known.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));

@@ -9,23 +9,40 @@ use super::{
 use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value, de::DeTable};
 
-/// Every entry of the file, known names only.
-pub(super) fn read(path: &Path, env: &Environment) -> Result<BTreeMap<&'static str, (Value, Origin)>, Error> {
-    let unreadable = |why: String| Error::Unreadable { path: path.to_owned(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| unreadable(syntax(&error, &text)))?;
-    let lines = lines(&text);
+/// Every entry of the file, known names only; what is wrong with the others goes to `faults`.
+pub(super) fn read(
+    path: &Path,
+    env: &Environment,
+    faults: &mut Vec<Error>,
+) -> BTreeMap<&'static str, (Value, Origin)> {
     let mut values = BTreeMap::new();
+    let (text, table) = match parsed(path) {
+        Ok(parsed) => parsed,
+        Err(why) => {
+            faults.push(Error::Unreadable { path: path.to_owned(), why });
+            return values;
+        }
+    };
+    let lines = lines(&text);
     for (name, value) in flatten(table) {
         let origin = Origin::File(path.to_owned(), lines.get(&name).copied().unwrap_or(1));
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             let near = nearest(&name, KEYS.iter().map(|key| key.name));
-            return Err(Error::Unknown { name, origin, near });
+            faults.push(Error::Unknown { name, origin, near });
+            continue;
         };
-        let value = if key.name == "upstreams" { with_keys(value, env)? } else { value };
-        values.insert(key.name, (value, origin));
+        match if key.name == "upstreams" { with_keys(value, env) } else { Ok(value) } {
+            Ok(value) => drop(values.insert(key.name, (value, origin))),
+            Err(fault) => faults.push(fault),
+        }
     }
-    Ok(values)
+    values
+}
+
+fn parsed(path: &Path) -> Result<(String, Table), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let table = text.parse().map_err(|error: toml::de::Error| syntax(&error, &text))?;
+    Ok((text, table))
 }
 
 /// The content of a secret's file, without the line end that editors leave. A complaint does not repeat the path: it may be the secret,

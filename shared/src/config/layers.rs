@@ -91,22 +91,39 @@ impl Settings {
         Self::from_parts(flags, &environment(), Path::new("."))
     }
 
+    /// Everything that is wrong with the configuration, in the order of the layers and then of the settings.
+    #[must_use]
+    pub fn mistakes(flags: &Flags) -> Vec<Error> {
+        let (settings, mut faults) = Self::collect(flags, &environment(), Path::new("."));
+        faults.extend(settings.read().1);
+        faults
+    }
+
     pub(super) fn from_parts(flags: &Flags, env: &Environment, folder: &Path) -> Result<Self, Error> {
-        let mut values = BTreeMap::new();
+        let (settings, faults) = Self::collect(flags, env, folder);
+        faults.into_iter().next().map_or(Ok(settings), Err)
+    }
+
+    /// All layers, and what is wrong with them.
+    pub(super) fn collect(flags: &Flags, env: &Environment, folder: &Path) -> (Self, Vec<Error>) {
+        let (mut values, mut faults) = (BTreeMap::new(), Vec::new());
         let named = flags.file.clone().or_else(|| set(env, "LONGHAUL_CONFIG").map(PathBuf::from));
         let usual = || Some(folder.join("longhaul.toml")).filter(|path| path.is_file());
         if let Some(path) = named.or_else(usual) {
-            values.extend(file::read(&path, env)?);
+            values.extend(file::read(&path, env, &mut faults));
         }
-        values.extend(from_env(env)?);
+        values.extend(from_env(env, &mut faults));
         for (key, flag, value) in &flags.values {
             let value = match *key {
-                "upstreams" => bare_upstreams(value, env)?,
-                _ => Value::from(value.as_str()),
+                "upstreams" => bare_upstreams(value, env),
+                _ => Ok(Value::from(value.as_str())),
             };
-            values.insert(*key, (value, Origin::Flag(flag)));
+            match value {
+                Ok(value) => drop(values.insert(*key, (value, Origin::Flag(flag)))),
+                Err(fault) => faults.push(fault),
+            }
         }
-        Ok(Self { values, embedded: flags.embedded })
+        (Self { values, embedded: flags.embedded }, faults)
     }
 
     /// Where the effective value of a setting came from.
@@ -120,25 +137,38 @@ impl Settings {
     /// # Errors
     /// The first setting that does not hold.
     pub fn config(&self) -> Result<Config, Error> {
-        let mut config = Config::new(self.mode()?);
+        let (config, faults) = self.read();
+        faults.into_iter().next().map_or(Ok(config), Err)
+    }
+
+    /// The configuration with what holds of these settings, and everything that does not.
+    fn read(&self) -> (Config, Vec<Error>) {
+        let mut faults = Vec::new();
+        let mode = self.mode().unwrap_or_else(|fault| {
+            faults.push(fault);
+            Mode::Embedded { data_dir: PathBuf::new() }
+        });
+        let mut config = Config::new(mode);
         // `queues` is read before the rest, because it also decides which queues a worker serves if nobody says so.
         let (lists, scalars): (Vec<_>, Vec<_>) = KEYS.iter().partition(|key| LISTS.contains(&key.name));
         for key in lists.into_iter().chain(scalars) {
             if let Some((value, origin)) = self.values.get(key.name) {
-                (key.read)(&mut config, value).map_err(|expected| Error::Invalid {
-                    key: key.name,
-                    value: if key.secret { "***".to_owned() } else { brief(value) },
-                    origin: origin.clone(),
-                    expected,
-                })?;
+                let Err(expected) = (key.read)(&mut config, value) else { continue };
+                let value = if key.secret { "***".to_owned() } else { brief(value) };
+                faults.push(Error::Invalid { key: key.name, value, origin: origin.clone(), expected });
             }
         }
-        raw::check(&config).map_err(|(name, expected)| {
-            let shown = KEYS.iter().find(|key| key.name == name && !LISTS.contains(&name));
-            let value = shown.and_then(|key| (key.show)(&config)).unwrap_or_else(|| "a list".to_owned());
-            Error::Invalid { key: name, value, origin: self.origin(name).clone(), expected }
-        })?;
-        Ok(config)
+        let wrong: Vec<&str> = faults.iter().filter_map(Error::key).collect();
+        let between = raw::check(&config).into_iter().filter(|(name, _)| !wrong.contains(name));
+        let between: Vec<Error> = between
+            .map(|(name, expected)| {
+                let shown = KEYS.iter().find(|key| key.name == name && !LISTS.contains(&name));
+                let value = shown.and_then(|key| (key.show)(&config)).unwrap_or_else(|| "a list".to_owned());
+                Error::Invalid { key: name, value, origin: self.origin(name).clone(), expected }
+            })
+            .collect();
+        faults.extend(between);
+        (config, faults)
     }
 
     /// The database alone.
@@ -186,7 +216,7 @@ fn brief(value: &Value) -> String {
     }
 }
 
-fn from_env(env: &Environment) -> Result<BTreeMap<&'static str, (Value, Origin)>, Error> {
+fn from_env(env: &Environment, faults: &mut Vec<Error>) -> BTreeMap<&'static str, (Value, Origin)> {
     let mut values = BTreeMap::new();
     let bare = BARE_NAMES.map(|(name, key)| (name.to_owned(), key));
     let scalars = KEYS.iter().filter(|key| !LISTS.contains(&key.name));
@@ -195,7 +225,10 @@ fn from_env(env: &Environment) -> Result<BTreeMap<&'static str, (Value, Origin)>
     for (name, key) in bare.into_iter().chain(long) {
         let secret = KEYS.iter().any(|row| row.name == key && row.secret);
         let found = if secret {
-            secret_in(env, &name)?
+            secret_in(env, &name).unwrap_or_else(|fault| {
+                faults.push(fault);
+                None
+            })
         } else {
             set(env, &name).map(|text| (text.to_owned(), name.clone()))
         };
@@ -209,15 +242,20 @@ fn from_env(env: &Environment) -> Result<BTreeMap<&'static str, (Value, Origin)>
         known.push(name);
     }
     if let Some(urls) = set(env, "LONGHAUL_UPSTREAM") {
-        values.insert("upstreams", (bare_upstreams(urls, env)?, Origin::Env("LONGHAUL_UPSTREAM".to_owned())));
+        match bare_upstreams(urls, env) {
+            Ok(upstreams) => {
+                values.insert("upstreams", (upstreams, Origin::Env("LONGHAUL_UPSTREAM".to_owned())));
+            }
+            Err(fault) => faults.push(fault),
+        }
     }
     for (name, value) in env.iter().filter(|(name, _)| name.starts_with("LONGHAUL_")) {
         if !known.contains(name) && !is_service_link(name, value) {
             let near = super::nearest(name, known.iter().map(String::as_str));
-            return Err(Error::Unknown { name: name.clone(), origin: Origin::Env(name.clone()), near });
+            faults.push(Error::Unknown { name: name.clone(), origin: Origin::Env(name.clone()), near });
         }
     }
-    Ok(values)
+    values
 }
 
 /// The name of a setting in the environment.

@@ -161,29 +161,30 @@ pub(super) fn mode(
     }
 }
 
-/// What holds between settings: `Err` names the setting and what was expected of it.
-pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
+/// What does not hold between settings: each setting with what was expected of it.
+pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
+    let mut faults = Vec::new();
     let lease = config.lease;
     if lease.ttl < lease.heartbeat * 3 {
         let least = spelled(lease.heartbeat * 3);
-        return Err(("lease.ttl", format!("expected at least 3 × lease.heartbeat = {least}")));
+        faults.push(("lease.ttl", format!("expected at least 3 × lease.heartbeat = {least}")));
     }
     if config.policy.backoff.max < config.policy.backoff.base {
         let least = spelled(config.policy.backoff.base);
-        return Err(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
+        faults.push(("task.backoff_max", format!("expected at least task.backoff_base = {least}")));
     }
     let moderated = config.input_rules.iter().filter_map(|rule| rule.moderation.as_ref());
     // An API without upstreams of its own leaves it to the workers.
     let mut lost = moderated.filter(|_| !config.upstreams.is_empty()).map(|moderation| &moderation.upstream);
     if let Some(lost) = lost.find(|name| config.upstream(name).is_none()) {
-        return Err(("input_rules", format!("there is no upstream {} for its moderation", quoted(lost))));
+        faults.push(("input_rules", format!("there is no upstream {} for its moderation", quoted(lost))));
     }
     if config.api.tls_cert.is_some() != config.api.tls_key.is_some() {
         let (set, unset) = match config.api.tls_cert {
             Some(_) => ("api.tls_cert", "api.tls_key"),
             None => ("api.tls_key", "api.tls_cert"),
         };
-        return Err((unset, format!("expected a file, because {set} names one")));
+        faults.push((unset, format!("expected a file, because {set} names one")));
     }
     let jwt = &config.jwt;
     for (key, set) in [
@@ -194,18 +195,18 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         if !set && (jwt.issuer.is_some() || jwt.audience.is_some() || jwt.jwks.is_some()) {
             let expected =
                 "expected a value, because tokens need all of jwt.issuer, jwt.audience and jwt.jwks";
-            return Err((key, expected.to_owned()));
+            faults.push((key, expected.to_owned()));
         }
     }
     let by_apalis = config.transport == Transport::Apalis && matches!(config.mode, Mode::Distributed { .. });
     if by_apalis && config.window > APALIS_WINDOW_MAX {
         let expected = format!("expected at most {APALIS_WINDOW_MAX} with queue.transport = \"apalis\"");
-        return Err(("queue.window", expected));
+        faults.push(("queue.window", expected));
     }
     let lanes: Vec<&str> = config.lanes.iter().map(|lane| lane.name.as_str()).collect();
     if let Some(stray) = config.worker.queues.iter().find(|queue| !lanes.contains(&queue.as_str())) {
         let expected = format!("{stray} is no queue, the queues are {}", lanes.join(", "));
-        return Err(("worker.queues", expected));
+        faults.push(("worker.queues", expected));
     }
     let known: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     for route in &config.routes {
@@ -215,10 +216,10 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
                 route.model,
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             );
-            return Err(("routes", expected));
+            faults.push(("routes", expected));
         }
     }
-    Ok(())
+    faults
 }
 
 #[derive(Deserialize)]
@@ -253,7 +254,19 @@ fn items<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Vec<T>, String> 
         T::deserialize(item.clone())
             .map_err(|error| format!("number {}: {}", i + 1, without_value(error.message())))
     };
-    items.iter().enumerate().map(read).collect()
+    all(items.iter().enumerate().map(read))
+}
+
+/// All of them, or everything that is wrong with any.
+fn all<T>(items: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, String> {
+    let (mut good, mut wrong) = (Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Ok(item) => good.push(item),
+            Err(why) => wrong.push(why),
+        }
+    }
+    if wrong.is_empty() { Ok(good) } else { Err(wrong.join("; ")) }
 }
 
 fn no_repeat<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
@@ -280,7 +293,7 @@ fn read_lanes(config: &mut Config, value: &Value) -> Result<(), String> {
 }
 
 fn read_upstreams(config: &mut Config, value: &Value) -> Result<(), String> {
-    config.upstreams = items(value)?.into_iter().map(upstream).collect::<Result<_, _>>()?;
+    config.upstreams = all(items(value)?.into_iter().map(upstream))?;
     no_repeat(config.upstreams.iter().map(|upstream| upstream.name.as_str()))
 }
 

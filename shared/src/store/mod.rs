@@ -84,6 +84,14 @@ pub trait Store: Send + Sync {
     /// One cheap round trip that also checks that the schema is the one this program was built for.
     async fn check(&self) -> Result<()>;
 
+    /// Writes a row that means nothing, and commits it: whether anything can be written is only known by that.
+    async fn check_writing(&self) -> Result<()>;
+
+    /// Brings everything into one file where there is one, and closes it. Nothing may be asked afterwards.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
     // ── submit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Commits tasks: one answer per input, in order. A row that cannot be stored fails alone. An id that exists already

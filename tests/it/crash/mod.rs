@@ -17,6 +17,7 @@ mod long_tasks;
 mod lost_replies;
 mod poison;
 mod postgres_away;
+mod readiness;
 mod reconnects;
 mod redis_away;
 mod redis_forgets;

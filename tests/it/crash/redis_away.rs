@@ -8,10 +8,38 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::{task::JoinSet, time::sleep};
 
-both_transports!(forgotten_ids_are_rung_again, no_worker_ends_and_no_call_is_cut);
+both_transports!(
+    forgotten_ids_are_rung_again,
+    no_worker_ends_and_no_call_is_cut,
+    processes_start_without_it_and_find_it_later,
+);
 
 fn redis(app: &mut App) -> anyhow::Result<&mut Redis> {
     app.redis.as_mut().context("a distributed app has a Redis")
+}
+
+/// Both kinds of processes are started while it is away; it comes back at the same address.
+async fn processes_start_without_it_and_find_it_later(mode: Mode) -> anyhow::Result<()> {
+    let mut app = App::with(mode).workers(0).start().await?;
+    redis(&mut app)?.process.kill_9()?;
+    app.add_api().await?;
+    app.add_worker()?;
+    let client = app.apis[1].clone();
+    let id = client.ask("while it is away", json!({})).await?;
+    assert_eq!(client.ended(&id).await?["status"], "completed");
+    for said in [app.api_process(1).said()?, app.workers[0].said()?] {
+        assert_eq!(said.matches("started without it").count(), 1, "{said}");
+    }
+    redis(&mut app)?.restart().await?;
+    redis(&mut app)?.config("maxmemory-policy", "allkeys-lru").await?;
+    let id = client.ask("when it is back", json!({"itl_ms": 50, "tokens": 60})).await?;
+    // Deltas come by it alone.
+    client.events(&id, None, 4).await?;
+    assert_eq!(client.ended(&id).await?["status"], "completed");
+    app.add_api().await?;
+    let said = app.api_process(2).said()?;
+    assert!(said.contains("allkeys-lru") && said.contains("noeviction"), "{said}");
+    Ok(())
 }
 
 /// `FLUSHALL` while a backlog is worked off.

@@ -7,6 +7,7 @@ mod browser;
 mod canary;
 mod cancel;
 mod figures;
+mod first_hour;
 mod hostile;
 mod idempotency;
 mod input_rules;

@@ -75,7 +75,8 @@ macro_rules! handed_on {
 const FINISH: &str = concat!(
     "with done as (
        update tasks t set state = i.state, finished_at = (select now_ms()), wake_at = null, started_by = null,
-         result_expires_at = (select now_ms()) + p.result_ttl_ms, last_seq = greatest(t.last_seq + 1, i.floor)
+         result_expires_at = (select now_ms()) + p.result_ttl_ms, last_seq = greatest(t.last_seq + 1, i.floor),
+         failures = t.failures + (i.state = 'failed')::int
        from ",
     input!(
         "$10::text[], $11::smallint[], $12::text[], $13::text[], $14::bytea[], $15::text[], $16::bigint[]",

@@ -40,7 +40,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "tasks", include_str!("../../../../migrations/postgres/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/postgres/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/postgres/0003_identity.sql")),
@@ -51,8 +51,9 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (8, "webhooks", include_str!("../../../../migrations/postgres/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/postgres/0009_tickets.sql")),
     (10, "floor", include_str!("../../../../migrations/postgres/0010_floor.sql")),
-    (12, "pauses_of_models", include_str!("../../../../migrations/postgres/0012_pauses_of_models.sql")),
-    (13, "blame", include_str!("../../../../migrations/postgres/0013_blame.sql")),
+    (11, "pauses_of_models", include_str!("../../../../migrations/postgres/0011_pauses_of_models.sql")),
+    (12, "blame", include_str!("../../../../migrations/postgres/0012_blame.sql")),
+    (13, "readiness", include_str!("../../../../migrations/postgres/0013_readiness.sql")),
 ];
 
 /// The first connection, to tell at once whether the database is there.
@@ -183,6 +184,10 @@ impl Store for PostgresStore {
     }
     async fn check(&self) -> Result<()> {
         within(VERB, self.check()).await
+    }
+    async fn check_writing(&self) -> Result<()> {
+        let sql = "insert into readiness (id, at) values (1, now_ms()) on conflict (id) do update set at = excluded.at";
+        within(VERB, async { Ok(sqlx::query(sql).execute(&self.pool).await.map(drop)?) }).await
     }
 
     async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {

@@ -38,6 +38,7 @@ pub(super) async fn end(
 ) -> Result<Option<Change>, Fault> {
     let sql = "update tasks set state = ?3, finished_at = ?4, wake_at = null, started_by = null, \
                  last_seq = max(last_seq + 1, ?5), crashes = crashes + ?6, \
+                 failures = failures + (?3 = 'failed'), \
                  floor_unknown = floor_unknown or (state = 'in_progress' and not ?7), \
                  result_expires_at = ?4 + (select result_ttl_ms from payloads where task = ?1) \
                where id = ?1 and attempt = ?2 and wake_at is not null and (state = 'in_progress' or not ?7) \

@@ -33,6 +33,22 @@ impl Store for SqliteStore {
         self.check_schema().await
     }
 
+    async fn check_writing(&self) -> Result<()> {
+        self.write(|db, now| {
+            async move {
+                let sql = "insert into readiness (id, at) values (1, ?1) on conflict (id) do update set at = excluded.at";
+                sqlx::query(sql).bind(now.0).execute(db).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.checkpoint().await
+    }
+
     async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {
         let answers = submit::submit(self, tasks).await?;
         early(&answers);

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "tasks", include_str!("../../../../migrations/sqlite/0001_tasks.sql")),
     (2, "pauses", include_str!("../../../../migrations/sqlite/0002_pauses.sql")),
     (3, "identity", include_str!("../../../../migrations/sqlite/0003_identity.sql")),
@@ -35,8 +35,9 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (8, "webhooks", include_str!("../../../../migrations/sqlite/0008_webhooks.sql")),
     (9, "tickets", include_str!("../../../../migrations/sqlite/0009_tickets.sql")),
     (10, "floor", include_str!("../../../../migrations/sqlite/0010_floor.sql")),
-    (12, "pauses_of_models", include_str!("../../../../migrations/sqlite/0012_pauses_of_models.sql")),
-    (13, "blame", include_str!("../../../../migrations/sqlite/0013_blame.sql")),
+    (11, "pauses_of_models", include_str!("../../../../migrations/sqlite/0011_pauses_of_models.sql")),
+    (12, "blame", include_str!("../../../../migrations/sqlite/0012_blame.sql")),
+    (13, "readiness", include_str!("../../../../migrations/sqlite/0013_readiness.sql")),
 ];
 
 /// The truth in one file, for one process.
@@ -89,6 +90,28 @@ impl SqliteStore {
             timeout(PATIENCE, first).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Fault::from)?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { writer, readers, writes: TaskTracker::new(), lock: Arc::new(lock) })
+    }
+
+    /// Copies everything that is committed at this moment into a file that is there and empty, while others go on writing.
+    ///
+    /// # Errors
+    /// The database cannot be read, or the file not written.
+    pub async fn copy_to(&self, file: &Path) -> Result<(), Error> {
+        let unreadable = || io::Error::new(io::ErrorKind::InvalidInput, "the file's name is no Unicode");
+        let file = file.to_str().ok_or_else(|| Error::Unavailable(unreadable().into()))?;
+        // Readers wait for nobody, and nobody waits for them.
+        sqlx::query("vacuum into ?1").bind(file).execute(&self.readers).await.map_err(Fault::from)?;
+        Ok(())
+    }
+
+    /// See [`super::super::Store::close`].
+    pub(super) async fn checkpoint(&self) -> Result<(), Error> {
+        self.writes.close();
+        self.writes.wait().await;
+        self.readers.close().await;
+        sqlx::query("pragma wal_checkpoint(truncate)").execute(&self.writer).await.map_err(Fault::from)?;
+        self.writer.close().await;
+        Ok(())
     }
 
     /// Runs `verb` in a transaction of its own, at one moment.
