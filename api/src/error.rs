@@ -71,6 +71,14 @@ pub(crate) enum ApiError {
         /// What it may come to.
         cost: i64,
     },
+    /// The project's readers hold as much as they may, and take nothing.
+    #[error(
+        "limit reached: {limit} bytes of answers are on their way to readers of this project, who do not take them"
+    )]
+    ReadersSlow {
+        /// The limit, bytes.
+        limit: usize,
+    },
     /// As many tasks of the project wait as may.
     #[error("limit reached: at most {quota} tasks of this project may wait")]
     QueueFull {
@@ -173,6 +181,7 @@ impl ApiError {
             Self::Limited { .. } | Self::NeverFits { .. } => {
                 (S::TOO_MANY_REQUESTS, LIMIT, "rate_limit_exceeded", None)
             }
+            Self::ReadersSlow { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "too_many_reads", None),
             Self::QueueFull { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "queue_full", None),
             Self::Suspicious { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "too_many_failed_logins", None),
             Self::NotFound { code, param, .. } => (S::NOT_FOUND, INVALID, *code, *param),
@@ -276,7 +285,7 @@ impl ApiError {
             Self::Conflict(_) | Self::NeverFits { .. } | Self::QueueFull { never: true, .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"))
             }
-            Self::Unavailable(_) | Self::KeyUnderWay => {
+            Self::Unavailable(_) | Self::KeyUnderWay | Self::ReadersSlow { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
             Self::Full(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10")),

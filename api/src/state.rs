@@ -6,6 +6,7 @@ use crate::{
     docs,
     error::ApiError,
     gate::Address,
+    held::Room,
     idempotency::Unanswered,
     identity::{Identity, Visitor},
     limits::Limiter,
@@ -41,6 +42,8 @@ pub(crate) struct AppState {
     pub(crate) identity: Identity,
     /// What callers may do.
     pub(crate) limiter: Limiter,
+    /// Room for long bodies on their way to readers.
+    pub(crate) room: Room,
     /// Idempotency keys under way.
     pub(crate) unanswered: Unanswered,
     /// Submits on their way to a common commit.
@@ -86,6 +89,7 @@ impl AppState {
         Ok(Arc::new(Self {
             identity,
             limiter,
+            room: Room::new(config.api.read_bytes_max, config.api.project_read_bytes_max),
             unanswered: Unanswered::default(),
             submits,
             herald,

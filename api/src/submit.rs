@@ -141,7 +141,7 @@ pub(crate) async fn create(
     }
     let body = match task.state.is_terminal() {
         true => fetch::in_full(&app, &task, kept).await?,
-        false => view::json(&TaskView::new(&task, &Beside::default())),
+        false => view::json(&TaskView::new(&task, &Beside::default())).into(),
     };
     let mut response = view::respond(status, body);
     let headers = response.headers_mut();

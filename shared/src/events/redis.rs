@@ -8,7 +8,7 @@
 //! `append.lua` judges, numbers, keeps and publishes a group of [`Append`]s.
 
 use super::{
-    Append, Appended, EVENTS_MAX, Error, Events, KEEP_RUNNING, Log, Result, Subscription,
+    Append, Appended, EVENTS_MAX, Error, Events, KEEP_RUNNING, Log, Result, Subscription, bounded,
     feed::{Feed, channel},
 };
 use crate::{
@@ -99,7 +99,8 @@ fn add(call: &mut ScriptInvocation<'_>, append: &Append) -> Result<usize> {
             kind if kind.is_lifecycle() => "l",
             _ => "o",
         };
-        let body = Body { kind: *kind, task_id: append.task, attempt: append.attempt, ts: *ts, data };
+        let data = bounded(data.clone());
+        let body = Body { kind: *kind, task_id: append.task, attempt: append.attempt, ts: *ts, data: &data };
         let body = serde_json::to_string(&body)?;
         bytes += body.len();
         call.arg(flag).arg(&body[1..]);

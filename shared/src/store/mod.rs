@@ -6,6 +6,7 @@
 //! implementation to the docs below.
 
 mod codec;
+mod kept;
 mod postgres;
 mod registry;
 mod served;
@@ -13,6 +14,7 @@ mod sqlite;
 mod types;
 mod webhooks;
 
+pub use kept::{Kept, SHORT_BYTES};
 pub use postgres::PostgresStore;
 pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
 pub use served::{Cap, Capped, Open, Pause, Served, UpstreamModels};
@@ -105,12 +107,8 @@ pub trait Store: Send + Sync {
     /// One task, if the project has it.
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>>;
 
-    /// A task with its kept answer, in one look.
-    async fn whole(
-        &self,
-        project: ProjectId,
-        id: TaskId,
-    ) -> Result<Option<(Task, Option<crate::task::Answer>)>>;
+    /// A task with its kept answer, in one look. A body of more than [`SHORT_BYTES`] stays in its row: [`Store::answer`] reads it.
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>>;
 
     /// A page of the project's tasks.
     async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>>;

@@ -19,8 +19,8 @@ mod webhooks;
 mod worker;
 
 use super::{
-    Again, Batch, Bell, Cancelled, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten, ListQuery,
-    NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted,
+    Again, Batch, Bell, Cancelled, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten, Kept,
+    ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted,
     UpstreamModels, Worker, codec,
 };
 use crate::{
@@ -193,7 +193,7 @@ impl Store for PostgresStore {
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
         by_ids!(self, |db| read::get(db, project, id))
     }
-    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Answer>)>> {
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>> {
         by_ids!(self, |db| read::whole(db, project, id))
     }
     async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::UnixMs,
-    store::{Error, ListQuery, Page, QueueFigures, Result, Worker},
+    store::{Error, Kept, ListQuery, Page, QueueFigures, Result, SHORT_BYTES, Worker},
     task::{Answer, Change, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
 };
 use sqlx::{PgConnection, PgPool, postgres::PgRow};
@@ -25,18 +25,20 @@ pub(super) async fn whole(
     db: &mut PgConnection,
     project: ProjectId,
     id: TaskId,
-) -> Result<Option<(Task, Option<Answer>)>> {
+) -> Result<Option<(Task, Option<Kept>)>> {
     const SQL: &str = concat!(
         "select",
         task_columns!(),
-        ", r.content_type, r.request_id, r.body, r.object, r.object_len from",
+        ", r.content_type, r.request_id, case when octet_length(r.body) <= $3 then r.body end as body, r.object,
+           coalesce(r.object_len, octet_length(r.body)) as object_len from",
         task_tables!(),
         "where t.project = $1 and t.id = $2"
     );
-    let row = sqlx::query(SQL).bind(project.0).bind(id.0).fetch_optional(db).await?;
+    let query = sqlx::query(SQL).bind(project.0).bind(id.0).bind(i64::from(SHORT_BYTES));
+    let row = query.fetch_optional(db).await?;
     let read = |row: &PgRow| {
         let task = rows::task(row)?;
-        let kept = task.answer_status.is_some().then(|| read_answer(row)).transpose()?;
+        let kept = task.answer_status.map(|status| read_kept(row, status)).transpose()?;
         Ok((task, kept))
     };
     row.as_ref().map(read).transpose()
@@ -122,6 +124,22 @@ pub(super) async fn answer(db: &mut PgConnection, project: ProjectId, id: TaskId
       where t.project = $1 and t.id = $2 and r.status is not null";
     let row = sqlx::query(sql).bind(project.0).bind(id.0).fetch_optional(db).await?;
     row.as_ref().map(read_answer).transpose()
+}
+
+fn read_kept(row: &PgRow, status: u16) -> Result<Kept> {
+    let len =
+        codec::count(column::<Option<i64>>(row, "object_len")?.ok_or(Error::Unreadable { column: "body" })?);
+    let body = match column::<Option<String>>(row, "object")? {
+        Some(key) => Some(Payload::Object { key, len }),
+        None => column::<Option<Vec<u8>>>(row, "body")?.map(|body| Payload::Inline(body.into())),
+    };
+    Ok(Kept {
+        status,
+        content_type: column(row, "content_type")?,
+        request_id: column(row, "request_id")?,
+        len,
+        body,
+    })
 }
 
 fn read_answer(row: &PgRow) -> Result<Answer> {

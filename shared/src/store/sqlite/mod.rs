@@ -48,11 +48,7 @@ impl Store for SqliteStore {
         self.read(|db| read::get(db, project, id)).await
     }
 
-    async fn whole(
-        &self,
-        project: ProjectId,
-        id: TaskId,
-    ) -> Result<Option<(Task, Option<crate::task::Answer>)>> {
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>> {
         self.read(|db| read::whole(db, project, id)).await
     }
     async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {

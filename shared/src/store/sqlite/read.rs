@@ -1,7 +1,7 @@
 //! What clients ask for: tasks, bodies, places in a queue. One statement each; every one names the project.
 
 use super::{
-    super::{ListQuery, Page, QueueFigures},
+    super::{Kept, ListQuery, Page, QueueFigures, SHORT_BYTES},
     rows::{self, Fault, id_list, json, select_task},
 };
 use crate::clock::UnixMs;
@@ -24,15 +24,16 @@ pub(super) async fn whole(
     db: impl SqliteExecutor<'_>,
     project: ProjectId,
     id: TaskId,
-) -> Result<Option<(Task, Option<Answer>)>, Fault> {
+) -> Result<Option<(Task, Option<Kept>)>, Fault> {
     let sql = select_task!(
-        ", r.content_type, r.request_id, r.body, r.object, r.object_len",
+        ", r.content_type, r.request_id, iif(length(r.body) <= ?3, r.body, null) as body, r.object, \
+         coalesce(r.object_len, length(r.body)) as object_len",
         "where t.id = ?1 and t.project = ?2"
     );
-    let row = sqlx::query(sql).bind(id.0).bind(project.0).fetch_optional(db).await?;
-    let Some(row) = row else { return Ok(None) };
+    let query = sqlx::query(sql).bind(id.0).bind(project.0).bind(SHORT_BYTES);
+    let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
     let task = rows::task(&row)?;
-    let kept = task.answer_status.is_some().then(|| rows::answer(&row)).transpose()?;
+    let kept = task.answer_status.map(|status| rows::kept(&row, status)).transpose()?;
     Ok(Some((task, kept)))
 }
 
