@@ -22,6 +22,7 @@ mod redis_forgets;
 mod resume;
 mod slow_clients;
 mod slow_readers;
+mod slow_streams;
 mod sqlite;
 mod storm;
 mod subscribers;
