@@ -8,6 +8,7 @@ use crate::{
     discard::discard,
     docs,
     error::{ApiError, PROBLEM, Verbatim},
+    idempotency::{self, Keys},
     limits::{self, Allowance},
     routes::{self, Needs},
     state::Shared,
@@ -85,6 +86,11 @@ async fn admit(
         && !visitor.caller.may(scope)
     {
         return Err(ApiError::Forbidden(scope));
+    }
+    if request.headers().contains_key("idempotency-key")
+        && idempotency::keys(route.map(MatchedPath::as_str), request.method()) == Keys::Refused
+    {
+        return Err(idempotency::unsupported());
     }
     request.extensions_mut().insert(visitor);
     if let Some(address) = address {

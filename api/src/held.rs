@@ -29,13 +29,19 @@ const UNIT: u64 = 1 << 10;
 #[error("{0} bytes of answers are on their way to readers, the limit of api.read_bytes_max")]
 struct Full(usize);
 
+/// Permits of which each project has as many.
+pub(crate) struct Each {
+    permits: usize,
+    projects: Mutex<HashMap<ProjectId, Weak<Semaphore>>>,
+}
+
 /// The room of one process.
 pub(crate) struct Room {
     all: Arc<Semaphore>,
     bytes_max: usize,
     project_bytes_max: usize,
     patience: Duration,
-    projects: Mutex<HashMap<ProjectId, Weak<Semaphore>>>,
+    each: Each,
 }
 
 /// Room that is taken until this is dropped.
@@ -44,22 +50,31 @@ pub(crate) struct Held {
     _own: OwnedSemaphorePermit,
 }
 
-impl Room {
-    /// Room for so many bytes of all projects and of each one.
-    pub(crate) fn new(bytes_max: usize, project_bytes_max: usize) -> Self {
-        let all = Arc::new(Semaphore::new(units(bytes_max as u64)));
-        Self { all, bytes_max, project_bytes_max, patience: PATIENCE, projects: Mutex::default() }
+impl Each {
+    /// So many for each project.
+    pub(crate) fn new(permits: usize) -> Self {
+        Self { permits, projects: Mutex::default() }
     }
 
-    fn of(&self, project: ProjectId) -> Arc<Semaphore> {
+    /// Those of a project; they are forgotten when nobody has or wants one.
+    pub(crate) fn of(&self, project: ProjectId) -> Arc<Semaphore> {
         let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = projects.get(&project).and_then(Weak::upgrade) {
             return own;
         }
         projects.retain(|_, own| own.strong_count() > 0);
-        let own = Arc::new(Semaphore::new(units(self.project_bytes_max as u64)));
+        let own = Arc::new(Semaphore::new(self.permits));
         projects.insert(project, Arc::downgrade(&own));
         own
+    }
+}
+
+impl Room {
+    /// Room for so many bytes of all projects and of each one.
+    pub(crate) fn new(bytes_max: usize, project_bytes_max: usize) -> Self {
+        let all = Arc::new(Semaphore::new(units(bytes_max as u64)));
+        let each = Each::new(units(project_bytes_max as u64));
+        Self { all, bytes_max, project_bytes_max, patience: PATIENCE, each }
     }
 
     /// Waits for room for so many bytes; more than there is counts as all of it.
@@ -73,7 +88,7 @@ impl Room {
             Some(taken.expect("the permits are never closed"))
         };
         let limit = self.project_bytes_max;
-        let own = take(self.of(project), limit).await.ok_or(ApiError::ReadersSlow { limit })?;
+        let own = take(self.each.of(project), limit).await.ok_or(ApiError::ReadersSlow { limit })?;
         let full = || ApiError::Unavailable(Arc::new(Full(self.bytes_max)));
         let all = take(self.all.clone(), self.bytes_max).await.ok_or_else(full)?;
         Ok(Held { _all: all, _own: own })

@@ -100,8 +100,8 @@ impl Pages {
             ..ListQuery::default()
         };
         let page = patiently(&self.app, self.app.backends.store.list(self.app.project, &query)).await?;
-        self.over = !page.has_more;
-        self.after = page.items.last().map(|task| task.id);
+        self.over = page.more_after.is_none();
+        self.after = page.more_after;
         Ok(Some(page.items.into()))
     }
 

@@ -6,11 +6,11 @@ use crate::{
     docs,
     error::ApiError,
     gate::Address,
-    held::Room,
+    held::{Each, Room},
     idempotency::Unanswered,
     identity::{Identity, Visitor},
     limits::Limiter,
-    submit,
+    list, submit,
     watcher::Watcher,
 };
 use axum::extract::FromRequestParts;
@@ -44,6 +44,8 @@ pub(crate) struct AppState {
     pub(crate) limiter: Limiter,
     /// Room for long bodies on their way to readers.
     pub(crate) room: Room,
+    /// Listings that may read at once.
+    pub(crate) lists: Each,
     /// Idempotency keys under way.
     pub(crate) unanswered: Unanswered,
     /// Submits on their way to a common commit.
@@ -90,6 +92,7 @@ impl AppState {
             identity,
             limiter,
             room: Room::new(config.api.read_bytes_max, config.api.project_read_bytes_max),
+            lists: Each::new(list::AT_ONCE),
             unanswered: Unanswered::default(),
             submits,
             herald,

@@ -289,7 +289,10 @@ async fn commit_one(app: &App, new: NewTask) -> Result<Submitted, ApiError> {
 }
 
 /// The idempotency key of a request: with quotes, as the draft wants it, or without, as most clients send it.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+///
+/// # Errors
+/// 400: it is no such key.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();

@@ -19,9 +19,9 @@ mod webhooks;
 mod worker;
 
 use super::{
-    Again, Batch, Bell, Cancelled, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten, Kept,
-    ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store, Submitted,
-    UpstreamModels, Worker, codec,
+    Again, Batch, BatchCreated, Bell, Cancelled, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten,
+    Kept, ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Result, Retried, Served, Store,
+    Submitted, TaskPage, UpstreamModels, Worker, codec,
 };
 use crate::{
     clock::UnixMs,
@@ -186,7 +186,7 @@ impl Store for PostgresStore {
     async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {
         by_ids!(self, |db| submit::submit(db, tasks, early))
     }
-    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
+    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<BatchCreated> {
         within(VERB, batches::create(&self.pool, batch, tasks)).await
     }
 
@@ -196,7 +196,7 @@ impl Store for PostgresStore {
     async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>> {
         by_ids!(self, |db| read::whole(db, project, id))
     }
-    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
+    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<TaskPage> {
         within(VERB, read::list(&self.pool, project, query)).await
     }
     async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>> {
