@@ -12,6 +12,7 @@ use crate::{
     metadata,
     parse::{self, JsonBody, MaybeJson},
     state::App,
+    submit,
     view::{self, UsageView},
 };
 use axum::{
@@ -19,16 +20,20 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use shared::{
     catalog::{self, Refusal},
     failpoint::{self, Point},
     news::News,
     objects::Part,
-    store::{Batch, BatchState, Bell, NewBatch},
-    task::{BatchId, BatchLine, Change, NewTask, Policy, QueueName, Relay, State as TaskState, TaskId},
+    store::{Batch, BatchCreated, BatchState, Bell, NewBatch},
+    task::{
+        BatchId, BatchLine, Change, Idempotency, NewTask, Policy, QueueName, Relay, State as TaskState,
+        TaskId,
+    },
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -120,13 +125,52 @@ fn answer(batch: &Batch) -> Response {
 ///
 /// What is wrong with single requests is told by a batch that is `failed`, with every fault in `errors`.
 #[utoipa::path(
-    post, path = "/v1/batches", tag = "batches", operation_id = "create_batch", request_body = WantedBatch,
+    post, path = "/v1/batches", tag = "batches", operation_id = "create_batch",
+    params(("Idempotency-Key" = Option<String>, Header, description = "One batch per key, for 24 hours.")),
+    request_body = WantedBatch,
     responses(
-        (status = 200, description = "Committed with all its tasks.", body = BatchView),
+        (status = 200, description = "Committed with all its tasks.", body = BatchView, headers(
+            ("Idempotent-Replayed" = Option<String>, description = "`true` if the key stands for an earlier batch."),
+        )),
+        (status = 409, description = "A request with this idempotency key is under way: repeat.", body = Wrapped),
+        (status = 422, description = "The idempotency key was used for another request.", body = Wrapped),
     )
 )]
-pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Response, ApiError> {
-    let wanted: WantedBatch = parse::read(&bytes)?;
+pub(crate) async fn create(
+    app: App,
+    headers: HeaderMap,
+    JsonBody(bytes): JsonBody,
+) -> Result<Response, ApiError> {
+    let Some(key) = submit::idempotency_key(&headers)? else {
+        return Ok(answer(&find(&app, commit(&app, &bytes, None).await?.0).await?));
+    };
+    let digest = Sha256::new().chain_update(b"batch\0").chain_update(&bytes).finalize();
+    let idempotency = Idempotency { fingerprint: digest.into(), key };
+    let earlier = timeout(DEADLINE, app.backends.store.keyed(app.project, &idempotency.key)).await??;
+    let (id, replayed) = match earlier {
+        Some((_, other)) if other != idempotency.fingerprint => return Err(ApiError::KeyReused),
+        // Its fingerprint is a batch's: it is no task.
+        Some((earlier, _)) => (BatchId(earlier.0), true),
+        None => {
+            let name = format!("{}/{}", app.project, idempotency.key);
+            let _under_way = app.unanswered.begin(&name).ok_or(ApiError::KeyUnderWay)?;
+            commit(&app, &bytes, Some(idempotency)).await?
+        }
+    };
+    let mut response = answer(&find(&app, id).await?);
+    if replayed {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Validates and commits a batch: its id, and whether the key brought an earlier one back.
+async fn commit(
+    app: &App,
+    bytes: &Bytes,
+    idempotency: Option<Idempotency>,
+) -> Result<(BatchId, bool), ApiError> {
+    let wanted: WantedBatch = parse::read(bytes)?;
     let window = lines::window(&wanted.completion_window)?;
     let metadata = wanted.metadata.as_ref().map(metadata::check).transpose()?;
     let requests = requests(&wanted)?;
@@ -146,7 +190,7 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         let body = bytes.slice_ref(line.body.get().as_bytes());
         Judged { model: line.model.clone(), body }
     });
-    let verdicts = judge(&app, &endpoint, judged.collect()).await;
+    let verdicts = judge(app, &endpoint, judged.collect()).await;
     let checked = verdicts.map(|verdicts| checked.judged(verdicts));
     if !matches!(checked, Ok(Ok(_))) {
         app.limiter.give_back(&admitted).await;
@@ -162,18 +206,29 @@ pub(crate) async fn create(app: App, JsonBody(bytes): JsonBody) -> Result<Respon
         metadata: metadata.clone(),
         errors,
         result_ttl: app.config.policy.result_ttl,
+        idempotency: idempotency.clone(),
     };
     let (batch, tasks) = match checked? {
         Ok(lines) => {
             let first = lines.first().map(|line| line.model.clone());
             let model = first.filter(|first| lines.iter().all(|line| line.model == *first));
-            let tasks = line_tasks(&app, id, &endpoint, window, &bytes, lines, &admitted).await?;
+            let tasks = line_tasks(app, id, &endpoint, window, bytes, lines, &admitted).await?;
             (batch(model, None), tasks)
         }
         Err(faults) => (batch(None, Some(errors(&faults))), Vec::new()),
     };
-    store(&app, &batch, &tasks).await?;
-    Ok(answer(&find(&app, id).await?))
+    match store(app, &batch, &tasks).await? {
+        BatchCreated::Stored => Ok((id, false)),
+        // Another process was first.
+        BatchCreated::Replayed(earlier) => {
+            app.limiter.give_back(&admitted).await;
+            Ok((earlier, true))
+        }
+        BatchCreated::KeyReused => {
+            app.limiter.give_back(&admitted).await;
+            Err(ApiError::KeyReused)
+        }
+    }
 }
 
 fn requests<'b, 'a>(wanted: &'b WantedBatch<'a>) -> Result<&'b [&'a RawValue], ApiError> {
@@ -245,7 +300,7 @@ async fn line_tasks(
 }
 
 /// Commits a batch with its tasks, and tells of them.
-async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), ApiError> {
+async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<BatchCreated, ApiError> {
     let store = &app.backends.store;
     let twice = async {
         match store.create_batch(batch, tasks).await {
@@ -254,7 +309,10 @@ async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), Api
             answer => answer,
         }
     };
-    patiently(app, twice).await?;
+    let created = patiently(app, twice).await?;
+    if created != BatchCreated::Stored {
+        return Ok(created);
+    }
     failpoint::pass(Point::BatchCommitted);
     for task in tasks {
         metrics::counter!("longhaul_tasks_submitted_total", "queue" => task.queue.to_string()).increment(1);
@@ -276,7 +334,7 @@ async fn store(app: &App, batch: &NewBatch, tasks: &[NewTask]) -> Result<(), Api
         at: None,
     });
     app.herald.tell(News { bells: bells.collect(), changes: changes.collect() });
-    Ok(())
+    Ok(created)
 }
 
 /// A batch, if the caller's project has it.

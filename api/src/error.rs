@@ -71,6 +71,17 @@ pub(crate) enum ApiError {
         /// What it may come to.
         cost: i64,
     },
+    /// The project's readers hold as much as they may, and take nothing.
+    #[error(
+        "limit reached: {limit} bytes of answers are on their way to readers of this project, who do not take them"
+    )]
+    ReadersSlow {
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// As many listings of the project are under way as may, and take long.
+    #[error("limit reached: {} listings of this project at once", crate::list::AT_ONCE)]
+    ListsBusy,
     /// As many tasks of the project wait as may.
     #[error("limit reached: at most {quota} tasks of this project may wait")]
     QueueFull {
@@ -173,6 +184,8 @@ impl ApiError {
             Self::Limited { .. } | Self::NeverFits { .. } => {
                 (S::TOO_MANY_REQUESTS, LIMIT, "rate_limit_exceeded", None)
             }
+            Self::ListsBusy => (S::TOO_MANY_REQUESTS, LIMIT, "too_many_lists", None),
+            Self::ReadersSlow { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "too_many_reads", None),
             Self::QueueFull { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "queue_full", None),
             Self::Suspicious { .. } => (S::TOO_MANY_REQUESTS, LIMIT, "too_many_failed_logins", None),
             Self::NotFound { code, param, .. } => (S::NOT_FOUND, INVALID, *code, *param),
@@ -282,7 +295,7 @@ impl ApiError {
             Self::Conflict(_) | Self::NeverFits { .. } | Self::QueueFull { never: true, .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"))
             }
-            Self::Unavailable(_) | Self::KeyUnderWay => {
+            Self::Unavailable(_) | Self::KeyUnderWay | Self::ReadersSlow { .. } | Self::ListsBusy => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
             Self::Full(_) => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10")),

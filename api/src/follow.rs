@@ -11,17 +11,15 @@
 
 use crate::{
     error::ApiError,
-    fetch::{self, DEADLINE},
+    fetch::DEADLINE,
     register::Watch,
     state::App,
     story::{Place, is_lost, place, since, snapshot, standing},
     watcher::Seen,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use shared::{
     events::{Log, Subscription},
-    task::{Change, Event, EventKind, State, Task, TaskId},
+    task::{Change, Event, Task, TaskId},
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -222,63 +220,4 @@ async fn next_live(live: Option<&mut Subscription>) -> Option<Arc<Event>> {
         Some(live) => live.next().await.ok(),
         None => std::future::pending().await,
     }
-}
-
-/// What a terminal event and a snapshot carry.
-#[derive(Serialize, Deserialize)]
-struct Whole<'a> {
-    #[serde(borrow, default)]
-    task: Option<&'a RawValue>,
-    /// Of a snapshot: the answer so far.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    output: Option<&'a RawValue>,
-}
-
-/// An event as JSON. The terminal one and a snapshot carry the whole task.
-pub(crate) async fn wire(app: &App, event: &Event) -> String {
-    let mut event = event.clone();
-    if event.kind.is_terminal() || event.kind == EventKind::Snapshot {
-        match whole(app, &event).await {
-            Ok(Some(task)) => {
-                let kept = serde_json::from_str::<Whole<'_>>(event.data.get());
-                let output = kept.ok().and_then(|kept| kept.output);
-                let output = output.or_else(|| answer(&task).filter(|_| event.kind == EventKind::Snapshot));
-                let data = serde_json::value::to_raw_value(&Whole { task: Some(&task), output });
-                event.data = data.expect("a view has string keys only").into();
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(task = %event.task_id, error = &error as &dyn std::error::Error, "told without its task");
-            }
-        }
-    }
-    serde_json::to_string(&event).expect("an event has string keys only")
-}
-
-/// The answer of a completed task, which is all of its output.
-fn answer(task: &RawValue) -> Option<&RawValue> {
-    #[derive(Deserialize)]
-    struct Ended<'a> {
-        status: &'a str,
-        #[serde(borrow)]
-        result: Option<Kept<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Kept<'a> {
-        #[serde(borrow)]
-        body: Option<&'a RawValue>,
-    }
-    let ended = serde_json::from_str::<Ended<'_>>(task.get()).ok()?;
-    ended.result?.body.filter(|_| ended.status == State::Completed.as_str())
-}
-
-/// The event's task as JSON; `None` if it is gone or has moved on to another run.
-async fn whole(app: &App, event: &Event) -> Result<Option<Box<RawValue>>, ApiError> {
-    let Some((task, kept)) = fetch::whole(app, event.task_id).await? else { return Ok(None) };
-    if event.kind.is_terminal() && EventKind::of(task.state) != event.kind {
-        return Ok(None);
-    }
-    let json = fetch::in_full(app, &task, kept).await?;
-    let text = String::from_utf8(json).expect("JSON is UTF-8");
-    Ok(Some(RawValue::from_string(text).expect("a view is JSON")))
 }

@@ -9,6 +9,7 @@ use crate::{
     docs,
     error::{ApiError, PROBLEM, Verbatim},
     home,
+    idempotency::{self, Keys},
     limits::{self, Allowance},
     routes::{self, Needs},
     state::Shared,
@@ -94,6 +95,11 @@ async fn admit(
         && !visitor.caller.may(scope)
     {
         return Err(ApiError::Forbidden(scope));
+    }
+    if request.headers().contains_key("idempotency-key")
+        && idempotency::keys(route.map(MatchedPath::as_str), request.method()) == Keys::Refused
+    {
+        return Err(idempotency::unsupported());
     }
     request.extensions_mut().insert(visitor);
     if let Some(address) = address {

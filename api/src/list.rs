@@ -19,6 +19,8 @@ use shared::{
 use std::{fmt::Display, str::FromStr};
 use tokio::time::timeout;
 
+/// Listings of one project that read the database at once, in one process.
+pub(crate) const AT_ONCE: usize = 2;
 /// Rows of a page that names no limit.
 pub(crate) const LIMIT: u32 = 20;
 
@@ -55,7 +57,8 @@ pub(crate) type Pairs = Vec<(String, String)>;
 
 /// List tasks.
 ///
-/// Newest first. Entries carry no answers: get them one by one.
+/// Newest first. Entries carry no answers: get them one by one. With filters a page looks at 10,000 tasks at most, 2,000 with
+/// `metadata`, and may have few or none: go on with `last_id` as `after` while `has_more` is true.
 #[utoipa::path(
     get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
     params(
@@ -82,9 +85,15 @@ pub(crate) async fn tasks(app: App, Query(pairs): Query<Pairs>) -> Result<Respon
     {
         return Err(unknown_cursor(after));
     }
+    // A project's listings wait for each other, and not those of others for them.
+    let turn = timeout(DEADLINE, app.lists.of(app.project).acquire_owned()).await;
+    let _turn = turn.map_err(|_| ApiError::ListsBusy)?.expect("the permits are never closed");
     let page = patiently(&app, app.backends.store.list(app.project, &query)).await?;
     let beside = Beside::default();
-    let list = List::of(&page, |task| task.id, |task| TaskView::new(task, &beside));
+    let data = page.items.iter().map(|task| TaskView::new(task, &beside)).collect();
+    let first = page.items.first().map(|task| task.id.to_string());
+    let last = page.more_after.or(page.items.last().map(|task| task.id)).map(|id| id.to_string());
+    let list = List::new(data, (first, last), page.more_after.is_some());
     Ok(view::respond(StatusCode::OK, view::json(&list)))
 }
 

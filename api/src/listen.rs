@@ -2,20 +2,25 @@
 //!
 //! A connection has `header_timeout` for its first request's head and `idle_timeout` for later ones, so that a caller who says
 //! nothing holds nothing for long; a TLS handshake has as long again. A body has to arrive ([`crate::slow_body`]), and an answer has to
-//! be taken: the kernel ends a connection whose other end has taken nothing for `write_timeout`. At most `connections_max` are open;
+//! be taken: the kernel ends a connection whose other end has taken nothing for `write_timeout`, and [`crate::taken`] a stream of HTTP/2. At most `connections_max` are open;
 //! more wait in the kernel's backlog. On `stop` the door closes at once, running requests have `grace`, and what is left is dropped.
 
-use crate::{gate::Peer, slow_body::SlowBody, tls::Tls};
+use crate::{
+    gate::Peer,
+    slow_body::SlowBody,
+    taken::{Pieces, Watching},
+    tls::Tls,
+};
 use axum::{Router, body::Body};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use shared::config;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -113,8 +118,8 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
-fn server(api: &config::Api) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn server(api: &config::Api) -> Builder<Watching> {
+    let mut builder = Builder::new(Watching { limit: api.write_timeout });
     builder.http1().timer(TokioTimer::new()).header_read_timeout(api.idle_timeout);
     builder
         .http2()
@@ -126,7 +131,7 @@ fn server(api: &config::Api) -> Builder<TokioExecutor> {
 }
 
 async fn connection(
-    server: &Builder<TokioExecutor>,
+    server: &Builder<Watching>,
     router: Router,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
@@ -137,7 +142,8 @@ async fn connection(
     let service = service_fn(|mut request: http::Request<Incoming>| {
         begun.cancel();
         request.extensions_mut().insert(Peer(peer));
-        router.clone().call(request.map(|body| Body::new(SlowBody::new(body, patience.body))))
+        let answer = router.clone().call(request.map(|body| Body::new(SlowBody::new(body, patience.body))));
+        async { Ok::<_, Infallible>(answer.await?.map(Pieces::new)) }
     });
     let mut serving = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let silent = async {

@@ -4,9 +4,10 @@ use crate::{
     batches,
     error::{ApiError, Wrapped},
     fetch::{self, patiently},
+    held::Held,
     parse,
     state::App,
-    view::{self},
+    view::{self, Shown},
 };
 use axum::{
     body::{Body, Bytes},
@@ -18,12 +19,15 @@ use http::header;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
-    store::ListQuery,
+    store::{ListQuery, SHORT_BYTES},
     task::{BatchId, ErrorCode, RequestId, State as TaskState, Task, TaskId},
 };
+use std::collections::VecDeque;
 
 /// Rows per read.
 const PAGE: u32 = 100;
+/// Text that is gathered before it is written; a longer line goes alone.
+const TEXT_BYTES: usize = 64 << 10;
 
 #[derive(Serialize)]
 struct ResultLine<'a> {
@@ -51,6 +55,10 @@ struct Pages {
     batch: BatchId,
     after: Option<TaskId>,
     over: bool,
+    /// Tasks that have been read, and not their answers.
+    page: VecDeque<Task>,
+    /// Room for the long line that was written last.
+    held: Option<Held>,
 }
 
 /// Get what has ended of a batch.
@@ -66,16 +74,17 @@ struct Pages {
 )]
 pub(crate) async fn results(app: App, Path(id): Path<String>) -> Result<Response, ApiError> {
     let batch = batches::find(&app, parse::batch_id(&id)?).await?.id;
-    let pages = Pages { app, batch, after: None, over: false };
+    let pages = Pages { app, batch, after: None, over: false, page: VecDeque::new(), held: None };
     let body = stream::try_unfold(pages, |mut pages| async {
-        let page = pages.next().await?;
-        Ok::<_, ApiError>(page.map(|page| (page, pages)))
+        let text = pages.lines().await?;
+        Ok::<_, ApiError>(text.map(|text| (text, pages)))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
 }
 
 impl Pages {
-    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+    /// The next page of tasks.
+    async fn next(&mut self) -> Result<Option<VecDeque<Task>>, ApiError> {
         if self.over {
             return Ok(None);
         }
@@ -91,20 +100,47 @@ impl Pages {
             ..ListQuery::default()
         };
         let page = patiently(&self.app, self.app.backends.store.list(self.app.project, &query)).await?;
-        self.over = !page.has_more;
-        self.after = page.items.last().map(|task| task.id);
-        let mut text = Vec::new();
-        for task in &page.items {
-            let answer = fetch::answer(&self.app, task, None).await?;
-            let answer = answer.as_ref().map(|(answer, body)| Answered {
-                status_code: answer.status,
-                request_id: answer.request_id.clone().unwrap_or_else(|| RequestId(task.id.0).to_string()),
-                body: view::raw(body),
+        self.over = page.more_after.is_none();
+        self.after = page.more_after;
+        Ok(Some(page.items.into()))
+    }
+
+    /// Lines, as many as there is room for: of long ones a single one, with the room that it takes.
+    async fn lines(&mut self) -> Result<Option<Bytes>, ApiError> {
+        // What the reader has taken makes room for what is next.
+        self.held = None;
+        let mut text = String::new();
+        while text.len() < TEXT_BYTES {
+            let Some(task) = self.page.front() else {
+                match self.next().await? {
+                    Some(page) => self.page = page,
+                    None => break,
+                }
+                continue;
+            };
+            let kept = fetch::kept(&self.app, task, None).await?;
+            let is_long = kept.as_ref().is_some_and(|kept| kept.len > u64::from(SHORT_BYTES));
+            if is_long && !text.is_empty() {
+                break;
+            }
+            let (answer, held) = match kept {
+                Some(kept) => {
+                    let (shown, held) = fetch::answer(&self.app, task.id, kept).await?;
+                    (Some(shown), held)
+                }
+                None => (None, None),
+            };
+            let answer = answer.as_ref().map(|Shown { kept, body }| Answered {
+                status_code: kept.status,
+                request_id: kept.request_id.clone().unwrap_or_else(|| RequestId(task.id.0).to_string()),
+                body: body.as_deref().and_then(view::raw),
             });
-            text.extend(view::one_line(view::json(&line(task, answer))));
-            text.push(b'\n');
+            text += &view::one_line(view::text(&line(task, answer)));
+            text.push('\n');
+            self.held = self.held.take().or(held);
+            self.page.pop_front();
         }
-        Ok(Some(text.into()))
+        Ok((!text.is_empty()).then(|| text.into()))
     }
 }
 

@@ -7,10 +7,11 @@ use crate::{
     error::ApiError,
     gate::Address,
     health::Looks,
+    held::{Each, Room},
     idempotency::Unanswered,
     identity::{Identity, Visitor},
     limits::Limiter,
-    submit,
+    list, submit,
     watcher::Watcher,
 };
 use axum::extract::FromRequestParts;
@@ -42,6 +43,10 @@ pub(crate) struct AppState {
     pub(crate) identity: Identity,
     /// What callers may do.
     pub(crate) limiter: Limiter,
+    /// Room for long bodies on their way to readers.
+    pub(crate) room: Room,
+    /// Listings that may read at once.
+    pub(crate) lists: Each,
     /// Idempotency keys under way.
     pub(crate) unanswered: Unanswered,
     /// Submits on their way to a common commit.
@@ -89,6 +94,8 @@ impl AppState {
         Ok(Arc::new(Self {
             identity,
             limiter,
+            room: Room::new(config.api.read_bytes_max, config.api.project_read_bytes_max),
+            lists: Each::new(list::AT_ONCE),
             unanswered: Unanswered::default(),
             submits,
             herald,

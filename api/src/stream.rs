@@ -16,10 +16,10 @@
 
 use crate::{
     error::{ApiError, Wrapped},
-    follow::{Follow, wire},
+    follow::Follow,
     parse,
     state::App,
-    view,
+    wire::{Bodies, wire},
 };
 use axum::{
     body::{Body, Bytes},
@@ -174,13 +174,13 @@ impl Line {
             Err(_) if self.form == Form::Lines => return Some(b"\n".to_vec()),
             Err(_) => return Some(b": ka\n".to_vec()),
         };
-        let json = view::one_line(wire(&self.app, &event).await.into_bytes());
+        let json = wire(&self.app, &event, Bodies::Short).await;
         if self.form == Form::Lines {
-            return Some([&json, &b"\n"[..]].concat());
+            return Some((json + "\n").into_bytes());
         }
         let retry = if std::mem::replace(&mut self.begun, true) { "" } else { "retry: 2000\n" };
         let head = format!("{retry}id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str());
-        Some([head.as_bytes(), &json, b"\n\n"].concat())
+        Some([head.as_str(), &json, "\n\n"].concat().into_bytes())
     }
 }
 

@@ -141,7 +141,7 @@ pub(crate) async fn create(
     }
     let body = match task.state.is_terminal() {
         true => fetch::in_full(&app, &task, kept).await?,
-        false => view::json(&TaskView::new(&task, &Beside::default())),
+        false => view::json(&TaskView::new(&task, &Beside::default())).into(),
     };
     let mut response = view::respond(status, body);
     let headers = response.headers_mut();
@@ -290,7 +290,10 @@ async fn commit_one(app: &App, new: NewTask) -> Result<Submitted, ApiError> {
 }
 
 /// The idempotency key of a request: with quotes, as the draft wants it, or without, as most clients send it.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+///
+/// # Errors
+/// 400: it is no such key.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();

@@ -4,6 +4,7 @@ use crate::{
     docs::schema,
     error::{ApiError, Verbatim, Wrapped},
     fetch::{self, DEADLINE, DEADLINE_BODY, patiently},
+    held::holding,
     judge::{Judged, judge},
     limits::Admitted,
     parse::{self, MaybeJson},
@@ -21,8 +22,8 @@ use serde::Deserialize;
 use shared::{
     failpoint::{self, Point},
     news::News,
-    store::{Cancelled, Deleted, Rerun, Retried},
-    task::{self, Answer, Task, TaskId},
+    store::{Cancelled, Deleted, Kept, Rerun, Retried},
+    task::{self, Task, TaskId},
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -110,13 +111,13 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-async fn in_full(
-    app: &App,
-    task: &Task,
-    kept: Option<Answer>,
-    wants_input: bool,
-) -> Result<Vec<u8>, ApiError> {
-    let mut beside = Beside { answer: fetch::answer(app, task, kept).await?, ..Beside::default() };
+async fn in_full(app: &App, task: &Task, known: Option<Kept>, wants_input: bool) -> Result<Body, ApiError> {
+    let mut beside = Beside::default();
+    let mut held = None;
+    if let Some(kept) = fetch::kept(app, task, known).await? {
+        let (shown, room) = fetch::answer(app, task.id, kept).await?;
+        (beside.answer, held) = (Some(shown), room);
+    }
     if task.state == task::State::Queued {
         beside.position = patiently(app, app.backends.store.position(app.project, task.id)).await?;
     }
@@ -125,7 +126,7 @@ async fn in_full(
     {
         beside.input = Some(timeout(DEADLINE_BODY, app.backends.objects.open(&payload)).await??);
     }
-    Ok(view::json(&TaskView::new(task, &beside)))
+    Ok(holding(view::json(&TaskView::new(task, &beside)), held))
 }
 
 /// Get a task's answer, verbatim.
@@ -160,13 +161,14 @@ pub(crate) async fn result(app: App, Path(id): Path<String>) -> Result<Response,
         S::Completed => true,
         S::Failed => task.answer_status.is_some_and(|status| (400..500).contains(&status)),
     };
-    match fetch::answer(&app, &task, None).await? {
-        Some((answer, body)) if verbatim => {
-            let mut response = Response::new(Body::from(body));
-            *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    match fetch::kept(&app, &task, None).await? {
+        Some(kept) if verbatim => {
+            let (status, kind, len) = (kept.status, HeaderValue::try_from(&kept.content_type), kept.len);
+            let mut response = Response::new(fetch::verbatim(&app, task.id, kept).await?);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
             response.extensions_mut().insert(Verbatim);
             let headers = response.headers_mut();
-            let kind = HeaderValue::try_from(answer.content_type);
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
             headers.insert(
                 header::CONTENT_TYPE,
                 kind.unwrap_or(HeaderValue::from_static("application/octet-stream")),

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use shared::{
     clock::UnixMs,
     events::no_details,
-    task::{Answer, BatchId, QueueName, Relay, State, Task, TaskError, TaskId, Usage},
+    store::Kept,
+    task::{BatchId, QueueName, Relay, State, Task, TaskError, TaskId, Usage},
 };
 use std::sync::{Arc, LazyLock};
 
@@ -113,12 +114,30 @@ pub(crate) struct ResultView<'a> {
     /// The body, verbatim; null if it is not JSON.
     #[schema(schema_with = schema::answer)]
     body: Option<&'a RawValue>,
-    /// Set if the body is not JSON.
+    /// Set if the body is not here.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
-    /// Set if the body is not JSON: where to get it.
+    /// Set if the body is not here: where to get it.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'static str>,
+    /// In events: set if the body is left out because it is long, or because lifecycle events alone are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<bool>,
+}
+
+/// A kept answer, with its bytes unless they are left out.
+pub(crate) struct Shown {
+    /// What is known of it.
+    pub(crate) kept: Kept,
+    /// Its bytes.
+    pub(crate) body: Option<Bytes>,
+}
+
+impl Shown {
+    /// Without its bytes.
+    pub(crate) fn omitted(kept: Kept) -> Self {
+        Self { kept, body: None }
+    }
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -183,8 +202,8 @@ struct Urls {
 /// What is known of a task beside its row.
 #[derive(Default)]
 pub(crate) struct Beside {
-    /// The kept answer with its bytes.
-    pub(crate) answer: Option<(Answer, Bytes)>,
+    /// The kept answer.
+    pub(crate) answer: Option<Shown>,
     /// Tasks before this one.
     pub(crate) position: Option<u64>,
     /// The request body, if it was asked for.
@@ -206,15 +225,20 @@ impl UsageView {
 
 impl<'a> ResultView<'a> {
     /// The answer with its body inside, if that is JSON.
-    pub(crate) fn new(answer: &'a Answer, body: &'a [u8]) -> Self {
-        let body = raw(body);
-        let other = body.is_none();
+    pub(crate) fn new(Shown { kept, body: bytes }: &'a Shown) -> Self {
+        let body = bytes.as_deref().and_then(raw);
+        let hint = match (bytes, body) {
+            (_, Some(_)) => None,
+            (Some(_), None) => Some("the answer is not JSON: GET the task's /result for its bytes"),
+            (None, None) => Some("the answer is not in this event: GET the task's /result for its bytes"),
+        };
         Self {
-            status_code: answer.status,
-            request_id: answer.request_id.as_deref(),
+            status_code: kept.status,
+            request_id: kept.request_id.as_deref(),
             body,
-            content_type: other.then_some(answer.content_type.as_str()),
-            hint: other.then_some("the answer is not JSON: GET the task's /result for its bytes"),
+            content_type: hint.map(|_| kept.content_type.as_str()),
+            hint,
+            omitted: bytes.is_none().then_some(true),
         }
     }
 }
@@ -249,7 +273,7 @@ impl<'a> TaskView<'a> {
             expires_at: task.expires_at,
             result_expires_at: task.result_expires_at,
             progress: Progress { last_seq: task.last_seq },
-            result: beside.answer.as_ref().map(|(answer, body)| ResultView::new(answer, body)),
+            result: beside.answer.as_ref().map(ResultView::new),
             error: task.error.as_ref().map(ErrorView::new),
             usage: task.usage.map(UsageView::new),
             metadata: metadata.unwrap_or(EMPTY_OBJECT.as_ref()),
@@ -291,15 +315,34 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("a view has string keys only")
 }
 
+/// A value of ours as JSON text.
+pub(crate) fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a view has string keys only")
+}
+
+/// A value of ours as JSON inside of JSON.
+pub(crate) fn raw_of(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("a view has string keys only")
+}
+
 /// JSON on one line, for formats that end things with a newline. Outside of strings a line break is as good as a blank, and
-/// inside of them there is none.
-pub(crate) fn one_line(mut json: Vec<u8>) -> Vec<u8> {
-    for byte in &mut json {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
+/// inside of them there is none, but for three that JSON lets stand and many readers of lines take for an end: they are escaped.
+pub(crate) fn one_line(json: String) -> String {
+    let stray = |c: char| matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let Some(first) = json.find(stray) else { return json };
+    let (head, tail) = json.split_at(first);
+    let mut line = String::with_capacity(json.len() + 64);
+    line.push_str(head);
+    for c in tail.chars() {
+        match c {
+            '\n' | '\r' => line.push(' '),
+            '\u{85}' => line.push_str("\\u0085"),
+            '\u{2028}' => line.push_str("\\u2028"),
+            '\u{2029}' => line.push_str("\\u2029"),
+            _ => line.push(c),
         }
     }
-    json
+    line
 }
 
 /// A response with a JSON body.
@@ -327,7 +370,6 @@ pub(crate) fn ask_again(response: &mut Response, task: &Task) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use shared::task::Payload;
 
     /// A task of which nothing is known yet.
     pub(crate) fn task(state: State, last_seq: i64) -> Task {
@@ -360,10 +402,17 @@ pub(crate) mod tests {
         }
     }
 
-    fn answer(body: &'static [u8]) -> (Answer, Bytes) {
-        let payload = Payload::Inline(Bytes::from_static(body));
-        let content_type = "application/json".to_owned();
-        (Answer { status: 200, content_type, request_id: None, body: payload }, Bytes::from_static(body))
+    /// An answer with its body.
+    pub(crate) fn shown(body: Bytes) -> Shown {
+        let (content_type, len) = ("application/json".to_owned(), body.len() as u64);
+        Shown {
+            kept: Kept { status: 200, content_type, request_id: None, len, body: None },
+            body: Some(body),
+        }
+    }
+
+    fn answer(body: &'static [u8]) -> Shown {
+        shown(Bytes::from_static(body))
     }
 
     #[test]
@@ -381,7 +430,12 @@ pub(crate) mod tests {
 
     #[test]
     fn one_line_is_one_line() {
-        assert_eq!(one_line(b"{\"a\":\r\n \"b\\n\"}".to_vec()), b"{\"a\":   \"b\\n\"}");
+        assert_eq!(one_line("{\"a\":\r\n \"b\\n\"}".to_owned()), "{\"a\":   \"b\\n\"}");
+        let text = "\u{2028}a\u{2029}\u{85}\\\u{e9}\u{2027}\u{1F600}\u{2028}";
+        let json = serde_json::to_string(&[text, text]).expect("strings");
+        let line = one_line(json);
+        assert!(!line.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{line}");
+        assert_eq!(serde_json::from_str::<[String; 2]>(&line).expect("JSON"), [text, text]);
     }
 
     #[test]

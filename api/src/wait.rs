@@ -7,7 +7,10 @@ use crate::{
     parse,
     state::App,
 };
-use shared::task::{Answer, EventKind, State, Task};
+use shared::{
+    store::Kept,
+    task::{EventKind, State, Task},
+};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -63,7 +66,7 @@ pub(crate) async fn until(
     task: &Task,
     until: Until,
     patience: Duration,
-) -> Result<(Task, Option<Answer>), ApiError> {
+) -> Result<(Task, Option<Kept>), ApiError> {
     let told = async {
         let Some(mut follow) = Follow::open(app, task.id, Some(task.last_seq)).await? else { return Ok(()) };
         loop {

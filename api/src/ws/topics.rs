@@ -7,11 +7,12 @@ use super::{
 use crate::{
     error::ApiError,
     fetch::DEADLINE,
-    follow::{Follow, wire},
+    follow::Follow,
     parse,
     queues::Figures,
     register::Watch,
     state::App,
+    wire::{Bodies, wire},
 };
 use shared::{
     events::{Lagged, Subscription},
@@ -186,13 +187,20 @@ fn task_of(wish: &Wish) -> Option<TaskId> {
 }
 
 /// Tells one event. Of those that carry a whole task only a few are held in memory for a socket that is slow.
-async fn tell(app: &App, wish: &Wish, event: &Event, voice: &Voice, turns: &Semaphore) -> Result<(), Gone> {
+async fn tell(
+    app: &App,
+    wish: &Wish,
+    event: &Event,
+    bodies: Bodies,
+    (voice, turns): (&Voice, &Semaphore),
+) -> Result<(), Gone> {
     let is_whole = event.kind.is_terminal() || event.kind == EventKind::Snapshot;
     let _turn = match is_whole {
         true => Some(turns.acquire().await.map_err(|_| Gone)?),
         false => None,
     };
-    voice.send(protocol::event(&wish.name, event.seq, &wire(app, event).await)).await
+    let text = wire(app, event, bodies).await;
+    voice.send(protocol::event(&wish.name, event.seq, &text)).await
 }
 
 async fn follow_task(
@@ -203,6 +211,7 @@ async fn follow_task(
     turns: &Semaphore,
 ) -> Result<(), Gone> {
     let mut last_seq = wish.after.unwrap_or(-1);
+    let bodies = if wish.lifecycle { Bodies::None } else { Bodies::Short };
     let opened = loop {
         let turn = turns.acquire().await;
         match Follow::open(app, id, wish.after).await {
@@ -217,7 +226,7 @@ async fn follow_task(
         while let Some(event) = follow.next().await {
             last_seq = event.seq;
             if !wish.lifecycle || event.kind.is_lifecycle() {
-                tell(app, wish, &event, voice, turns).await?;
+                tell(app, wish, &event, bodies, (voice, turns)).await?;
             }
         }
     }
@@ -233,7 +242,9 @@ async fn follow_many(
 ) -> Result<(), Gone> {
     loop {
         match ear.next().await {
-            Ok(event) if event.kind.is_lifecycle() => tell(app, wish, &event, voice, turns).await?,
+            Ok(event) if event.kind.is_lifecycle() => {
+                tell(app, wish, &event, Bodies::None, (voice, turns)).await?
+            }
             Ok(_) => {}
             Err(Lagged) => voice.send(Say::Lagged { topic: &wish.name }.text()).await?,
         }

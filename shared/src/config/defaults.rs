@@ -39,6 +39,8 @@ impl Config {
                 idle_timeout: Duration::from_secs(75),
                 body_timeout: Duration::from_secs(20),
                 write_timeout: Duration::from_secs(20),
+                read_bytes_max: 256 << 20,
+                project_read_bytes_max: 64 << 20,
                 drain_delay: Duration::ZERO,
                 grace: Duration::from_secs(10),
             },

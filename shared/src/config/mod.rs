@@ -118,6 +118,10 @@ pub struct Api {
     pub body_timeout: Duration,
     /// Time in which a client must take something of what was written to it.
     pub write_timeout: Duration,
+    /// Bytes of answers on their way to readers at once.
+    pub read_bytes_max: usize,
+    /// The part of them that readers of one project may hold.
+    pub project_read_bytes_max: usize,
     /// After a signal to end: how long new connections are still taken, while `/readyz` already says no.
     pub drain_delay: Duration,
     /// Time for running requests at shutdown.

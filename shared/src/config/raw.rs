@@ -85,6 +85,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("api.idle_timeout", api.idle_timeout, SHORT),
     key!("api.body_timeout", api.body_timeout, SHORT),
     key!("api.write_timeout", api.write_timeout, SHORT),
+    key!("api.read_bytes_max", api.read_bytes_max, Bytes(1 << 20, 1 << 40)),
+    key!("api.project_read_bytes_max", api.project_read_bytes_max, Bytes(1 << 20, 1 << 40)),
     key!("api.drain_delay", api.drain_delay, Time(Duration::ZERO, DAY)),
     key!("api.grace", api.grace, SHORT),
     key!("jwt.issuer", jwt.issuer, Maybe(Text)),

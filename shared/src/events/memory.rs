@@ -2,7 +2,7 @@
 
 use super::{
     Append, Appended, EVENTS_MAX, Events, Hub, KEEP_REMOVED, KEEP_RUNNING, LOOKED_AT, Log, Result,
-    Subscription,
+    Subscription, bounded,
 };
 use crate::{
     clock::UnixMs,
@@ -84,7 +84,9 @@ impl Logs {
         let has_started = log.is_some_and(|log| log.attempt == append.attempt && append.floor <= log.last);
         let told = append.events.iter().filter(|(kind, ..)| !(has_started && *kind == EventKind::Started));
         let numbered = (before + 1..).zip(told.cloned());
-        let event = |(seq, (kind, ts, data))| Arc::new(Event { kind, seq, task_id, attempt, ts, data });
+        let event = |(seq, (kind, ts, data))| {
+            Arc::new(Event { kind, seq, task_id, attempt, ts, data: bounded(data) })
+        };
         let events: Vec<_> = numbered.map(event).collect();
         let last = events.last().map_or(before, |event| event.seq);
         if keeps && !events.is_empty() {

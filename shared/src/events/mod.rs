@@ -92,7 +92,7 @@ pub struct Log {
 /// The event logs and their fan-out.
 #[async_trait]
 pub trait Events: Send + Sync {
-    /// Appends and publishes: one answer per input, in order. An attempt starts once: where the log knows of it, a late or
+    /// Appends and publishes: one answer per input, in order. Details that are too long are left out: see [`bounded`]. An attempt starts once: where the log knows of it, a late or
     /// repeated `task.started` is left out. A terminal event starts the log's keeping time (`events.keep`).
     async fn append(&self, appends: &[Append]) -> Result<Vec<Appended>>;
 
@@ -117,6 +117,18 @@ pub trait Events: Send + Sync {
     fn born(&self) -> UnixMs {
         UnixMs(0)
     }
+}
+
+/// Longest details of an event, bytes. Clients' libraries take frames of 1 MiB by default, and each chunk may be kept
+/// [`EVENTS_MAX`] times over.
+pub const DETAILS_MAX: usize = 512 << 10;
+
+/// The details of an event, or `{"omitted":true}` in place of long ones.
+#[must_use]
+pub fn bounded(data: Arc<RawValue>) -> Arc<RawValue> {
+    static OMITTED: LazyLock<Arc<RawValue>> =
+        LazyLock::new(|| RawValue::from_string(r#"{"omitted":true}"#.into()).expect("this is JSON").into());
+    if data.get().len() > DETAILS_MAX { OMITTED.clone() } else { data }
 }
 
 /// The empty JSON object.

@@ -9,7 +9,7 @@
 
 use super::{
     Append, Appended, EVENTS_MAX, Error, Events, KEEP_REMOVED, KEEP_RUNNING, LOOKED_AT, Log, Result,
-    Subscription,
+    Subscription, bounded,
     feed::{Feed, channel},
 };
 use crate::{
@@ -103,7 +103,8 @@ fn add(call: &mut ScriptInvocation<'_>, append: &Append) -> Result<usize> {
             kind if kind.is_lifecycle() => "l",
             _ => "o",
         };
-        let body = Body { kind: *kind, task_id: append.task, attempt: append.attempt, ts: *ts, data };
+        let data = bounded(data.clone());
+        let body = Body { kind: *kind, task_id: append.task, attempt: append.attempt, ts: *ts, data: &data };
         let body = serde_json::to_string(&body)?;
         bytes += body.len();
         call.arg(flag).arg(&body[1..]);

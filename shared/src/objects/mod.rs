@@ -3,7 +3,7 @@
 use crate::task::{Payload, ProjectId, TaskId};
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// The object store failed.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,19 @@ impl Objects {
         let store = self.store.as_ref().ok_or(Error::Missing)?;
         match store.get(&Path::from(key.as_str())).await {
             Ok(found) => found.bytes().await.map_err(Error::Unavailable),
+            Err(object_store::Error::NotFound { .. }) => Err(Error::Missing),
+            Err(error) => Err(Error::Unavailable(error)),
+        }
+    }
+
+    /// A part of an object.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Unavailable`].
+    pub async fn piece(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        let store = self.store.as_ref().ok_or(Error::Missing)?;
+        match store.get_range(&Path::from(key), range).await {
+            Ok(piece) => Ok(piece),
             Err(object_store::Error::NotFound { .. }) => Err(Error::Missing),
             Err(error) => Err(Error::Unavailable(error)),
         }

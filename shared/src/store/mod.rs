@@ -6,6 +6,8 @@
 //! implementation to the docs below.
 
 mod codec;
+mod kept;
+mod listing;
 mod postgres;
 mod registry;
 mod served;
@@ -13,6 +15,8 @@ mod sqlite;
 mod types;
 mod webhooks;
 
+pub use kept::{Kept, SHORT_BYTES};
+pub use listing::{LOOKED_AT_MAX, METADATA_LOOKED_AT_MAX, TaskPage};
 pub use postgres::PostgresStore;
 pub use registry::{Act, Grant, Key, KnownKey, NewKey, Project, Registry, Whose};
 pub use served::{Cap, Capped, Cause, Open, Pause, Scope, Served, UpstreamModels};
@@ -105,23 +109,20 @@ pub trait Store: Send + Sync {
     /// survive a crash of the database: bells may ring, but nothing is promised. After an error it may have been called or not.
     async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>>;
 
-    /// Commits a batch and its tasks together, all or none. Repeating it with the same ids changes nothing.
-    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()>;
+    /// Commits a batch and its tasks together, all or none. Repeating it with the same ids changes nothing. Of several with one
+    /// idempotency key, in the last 24 h, exactly one is stored; batches and tasks share their keys.
+    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<BatchCreated>;
 
     // ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// One task, if the project has it.
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>>;
 
-    /// A task with its kept answer, in one look.
-    async fn whole(
-        &self,
-        project: ProjectId,
-        id: TaskId,
-    ) -> Result<Option<(Task, Option<crate::task::Answer>)>>;
+    /// A task with its kept answer, in one look. A body of more than [`SHORT_BYTES`] stays in its row: [`Store::answer`] reads it.
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>>;
 
-    /// A page of the project's tasks.
-    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>>;
+    /// A page of the project's tasks. With filters it ends at the latest after [`LOOKED_AT_MAX`] rows were looked at.
+    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<TaskPage>;
 
     /// The request body.
     async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>>;

@@ -4,8 +4,8 @@ use crate::{
     clock::UnixMs,
     limits::Reservation,
     task::{
-        Backoff, BatchId, Change, Ending, Payload, ProjectId, QueueName, Relay, State, Task, TaskError,
-        TaskId, Usage, WorkerId,
+        Backoff, BatchId, Change, Ending, Idempotency, Payload, ProjectId, QueueName, Relay, State, Task,
+        TaskError, TaskId, Usage, WorkerId,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -239,6 +239,19 @@ pub struct NewBatch {
     pub errors: Option<String>,
     /// How long a finished batch is kept.
     pub result_ttl: Duration,
+    /// The client's key for this request.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What became of a new batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchCreated {
+    /// It is committed, now or by an earlier call with the same id.
+    Stored,
+    /// The idempotency key stands for this earlier batch.
+    Replayed(BatchId),
+    /// The idempotency key was used for something else.
+    KeyReused,
 }
 
 /// OpenAI's words for where a batch stands.

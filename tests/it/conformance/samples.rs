@@ -81,6 +81,7 @@ pub(super) fn new_batch(lines: u32) -> (NewBatch, Vec<NewTask>) {
         metadata: Some(r#"{"run":"7"}"#.into()),
         errors: None,
         result_ttl: LONG,
+        idempotency: None,
     };
     (batch, (0..lines).map(line).collect())
 }

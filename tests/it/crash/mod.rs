@@ -25,6 +25,7 @@ mod resume;
 mod scopes;
 mod slow_clients;
 mod slow_readers;
+mod slow_streams;
 mod sqlite;
 mod storm;
 mod subscribers;

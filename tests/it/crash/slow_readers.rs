@@ -123,7 +123,7 @@ async fn sockets(client: &Client) -> anyhow::Result<usize> {
 }
 
 /// Memory of a process now, kB.
-fn resident(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn resident(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     Ok(line.and_then(|line| line.trim().strip_suffix(" kB")).context("no such figure")?.parse()?)

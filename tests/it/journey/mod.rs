@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod batch;
+mod bounded;
 mod browser;
 mod canary;
 mod cancel;

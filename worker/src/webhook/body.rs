@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use shared::{
     clock::UnixMs,
-    store,
-    task::{Answer, BatchId, Payload, Task, TaskError, TaskId, Usage},
+    store::{self, Kept},
+    task::{BatchId, Payload, Task, TaskError, TaskId, Usage},
     webhook::{self, Due},
 };
 use tokio::time::timeout;
@@ -93,7 +93,7 @@ struct Answered<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn new(task: &'a Task, answer: Option<&'a Answer>) -> Self {
+    fn new(task: &'a Task, answer: Option<&'a Kept>) -> Self {
         Self {
             id: task.id,
             object: "task",
@@ -138,8 +138,8 @@ fn failure(error: &TaskError) -> Failure<'_> {
 }
 
 /// The answer, if it is short, here and JSON.
-fn result(answer: &Answer) -> Option<Answered<'_>> {
-    let Payload::Inline(bytes) = &answer.body else { return None };
+fn result(answer: &Kept) -> Option<Answered<'_>> {
+    let Some(Payload::Inline(bytes)) = &answer.body else { return None };
     let short = bytes.len() <= ANSWER_MAX;
     Some(Answered { status_code: answer.status, body: short.then(|| raw(bytes)).flatten()? })
 }

@@ -1,36 +1,45 @@
 //! Batches: a row beside its tasks, and counts that are only ever added to.
 
 use super::{
-    super::codec::sentence,
+    super::codec::{KEY_TTL, sentence},
     owner::{end, ended},
     read::page,
-    rows::{self, batch_columns, batch_counts, change_columns},
+    rows::{self, batch_columns, batch_counts, change_columns, get as column},
     submit::{bind, fresh},
 };
 use crate::{
     clock::ms,
-    store::{Batch, NewBatch, Page, Result},
-    task::{BatchId, Change, ErrorCode, NewTask, ProjectId},
+    store::{Batch, BatchCreated, NewBatch, Page, Result},
+    task::{BatchId, Change, ErrorCode, Idempotency, NewTask, ProjectId},
 };
 use sqlx::PgPool;
 use uuid::Uuid;
 
 /// Tasks are written only with the batch's own row: a repeat finds that row and writes nothing.
 const CREATE: &str = concat!(
-    "with born as (
+    "with won as (
+       insert into idempotency (project, key, fingerprint, task, expires_at)
+       select $29, $38::text, $39::bytea, $28, now_ms() + $40 where $38 is not null
+       on conflict (project, key) do update
+         set fingerprint = excluded.fingerprint, task = excluded.task, expires_at = excluded.expires_at
+         where idempotency.expires_at <= now_ms() or idempotency.task = excluded.task
+       returning task
+     ), born as (
        insert into batches (id, project, state, endpoint, completion_window, model, metadata, errors, total, created_at,
          expires_at, in_progress_at, finished_at, result_ttl_ms, result_expires_at)
-       values ($28, $29, case when $34::text is null then 'in_progress' else 'failed' end, $30, $31, $32, $33, $34, $35,
+       select $28, $29, case when $34::text is null then 'in_progress' else 'failed' end, $30, $31, $32, $33, $34, $35::int,
          now_ms(), now_ms() + $36, case when $34 is null then now_ms() end, case when $34 is not null then now_ms() end,
-         $37, case when $34 is not null then now_ms() + $37 end)
+         $37, case when $34 is not null then now_ms() + $37 end
+       where $38 is null or exists (select from won)
        on conflict (id) do nothing returning id
      ), ",
     fresh!("exists (select from born)"),
-    "select count(*) from fresh"
+    "select (select count(*) from fresh) as tasks, $38 is null or exists (select from won) as won"
 );
 
-pub(super) async fn create(pool: &PgPool, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
-    bind(sqlx::query(CREATE), &tasks.iter().collect::<Vec<_>>())
+pub(super) async fn create(pool: &PgPool, batch: &NewBatch, tasks: &[NewTask]) -> Result<BatchCreated> {
+    let key = batch.idempotency.as_ref();
+    let row = bind(sqlx::query(CREATE), &tasks.iter().collect::<Vec<_>>())
         .bind(batch.id.0)
         .bind(batch.project.0)
         .bind(&*batch.endpoint)
@@ -41,9 +50,26 @@ pub(super) async fn create(pool: &PgPool, batch: &NewBatch, tasks: &[NewTask]) -
         .bind(i32::try_from(tasks.len()).unwrap_or(i32::MAX))
         .bind(ms(batch.window))
         .bind(ms(batch.result_ttl))
-        .execute(pool)
+        .bind(key.map(|key| key.key.as_str()))
+        .bind(key.map(|key| &key.fingerprint[..]))
+        .bind(ms(KEY_TTL))
+        .fetch_one(pool)
         .await?;
-    Ok(())
+    match key {
+        Some(key) if !column::<bool>(&row, "won")? => holder(pool, batch.project, key).await,
+        _ => Ok(BatchCreated::Stored),
+    }
+}
+
+/// What a key stands for that was taken by another request.
+async fn holder(pool: &PgPool, project: ProjectId, key: &Idempotency) -> Result<BatchCreated> {
+    let sql = "select task, fingerprint = $3 as same from idempotency where project = $1 and key = $2";
+    let row =
+        sqlx::query(sql).bind(project.0).bind(&key.key).bind(&key.fingerprint[..]).fetch_one(pool).await?;
+    match column::<bool>(&row, "same")? {
+        true => Ok(BatchCreated::Replayed(BatchId(column(&row, "task")?))),
+        false => Ok(BatchCreated::KeyReused),
+    }
 }
 
 pub(super) async fn get(pool: &PgPool, project: ProjectId, id: BatchId) -> Result<Option<Batch>> {

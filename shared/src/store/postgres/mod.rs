@@ -19,9 +19,9 @@ mod webhooks;
 mod worker;
 
 use super::{
-    Again, Batch, Bell, Cancelled, Cause, Claimed, Deleted, Early, Error, Finish, Finished, Forgotten,
-    ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Rerun, Result, Retried, Scope, Served, Store,
-    Submitted, UpstreamModels, Worker, codec,
+    Again, Batch, BatchCreated, Bell, Cancelled, Cause, Claimed, Deleted, Early, Error, Finish, Finished,
+    Forgotten, Kept, ListQuery, NewBatch, NewWorker, Page, Pause, QueueFigures, Rerun, Result, Retried,
+    Scope, Served, Store, Submitted, TaskPage, UpstreamModels, Worker, codec,
 };
 use crate::{
     clock::UnixMs,
@@ -193,17 +193,17 @@ impl Store for PostgresStore {
     async fn submit_early(&self, tasks: &[NewTask], early: Early<'_>) -> Result<Vec<Submitted>> {
         by_ids!(self, |db| submit::submit(db, tasks, early))
     }
-    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
+    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<BatchCreated> {
         within(VERB, batches::create(&self.pool, batch, tasks)).await
     }
 
     async fn get(&self, project: ProjectId, id: TaskId) -> Result<Option<Task>> {
         by_ids!(self, |db| read::get(db, project, id))
     }
-    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Answer>)>> {
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>> {
         by_ids!(self, |db| read::whole(db, project, id))
     }
-    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
+    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<TaskPage> {
         within(VERB, read::list(&self.pool, project, query)).await
     }
     async fn payload(&self, project: ProjectId, id: TaskId) -> Result<Option<Payload>> {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::UnixMs,
-    store::{Error, ListQuery, Page, QueueFigures, Result, Worker},
+    store::{Error, Kept, ListQuery, Page, QueueFigures, Result, SHORT_BYTES, TaskPage, Worker},
     task::{Answer, Change, Payload, ProjectId, QueueName, Task, TaskId, WorkerId},
 };
 use sqlx::{PgConnection, PgPool, postgres::PgRow};
@@ -25,18 +25,20 @@ pub(super) async fn whole(
     db: &mut PgConnection,
     project: ProjectId,
     id: TaskId,
-) -> Result<Option<(Task, Option<Answer>)>> {
+) -> Result<Option<(Task, Option<Kept>)>> {
     const SQL: &str = concat!(
         "select",
         task_columns!(),
-        ", r.content_type, r.request_id, r.body, r.object, r.object_len from",
+        ", r.content_type, r.request_id, case when octet_length(r.body) <= $3 then r.body end as body, r.object,
+           coalesce(r.object_len, octet_length(r.body)) as object_len from",
         task_tables!(),
         "where t.project = $1 and t.id = $2"
     );
-    let row = sqlx::query(SQL).bind(project.0).bind(id.0).fetch_optional(db).await?;
+    let query = sqlx::query(SQL).bind(project.0).bind(id.0).bind(i64::from(SHORT_BYTES));
+    let row = query.fetch_optional(db).await?;
     let read = |row: &PgRow| {
         let task = rows::task(row)?;
-        let kept = task.answer_status.is_some().then(|| read_answer(row)).transpose()?;
+        let kept = task.answer_status.map(|status| read_kept(row, status)).transpose()?;
         Ok((task, kept))
     };
     row.as_ref().map(read).transpose()
@@ -51,7 +53,7 @@ pub(super) async fn many(db: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<Ta
 
 /// Filters that are null vanish when the statement is planned, which happens for each call.
 macro_rules! list {
-    ($beyond:literal, $order:literal) => {
+    ($beyond:literal, $order:literal, $within:literal) => {
         concat!(
             "select",
             task_columns!(),
@@ -67,15 +69,34 @@ macro_rules! list {
                and ($8::text is null or case when p.metadata not like '%\\u0000%' then p.metadata::jsonb @> $8::jsonb end)
                and ($9::uuid is null or t.id ",
             $beyond,
-            " $9) order by t.id ",
+            " $9) and ($11::uuid is null or t.id ",
+            $within,
+            " $11) order by t.id ",
             $order,
             " limit $10"
         )
     };
 }
 
-pub(super) async fn list(pool: &PgPool, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
-    let sql = if query.ascending { list!(">", "asc") } else { list!("<", "desc") };
+/// The last of so many rows after a cursor, in the order of ids alone, if there are as many.
+async fn bound(pool: &PgPool, project: ProjectId, query: &ListQuery) -> Result<Option<TaskId>> {
+    let Some(rows) = query.looks_at() else { return Ok(None) };
+    let sql = match query.ascending {
+        true => {
+            "select id from tasks where project = $1 and ($2::uuid is null or id > $2) order by id offset $3 limit 1"
+        }
+        false => {
+            "select id from tasks where project = $1 and ($2::uuid is null or id < $2) order by id desc offset $3 limit 1"
+        }
+    };
+    let row =
+        sqlx::query_scalar(sql).bind(project.0).bind(query.after.map(|id| id.0)).bind(i64::from(rows) - 1);
+    Ok(row.fetch_optional(pool).await?.map(TaskId))
+}
+
+pub(super) async fn list(pool: &PgPool, project: ProjectId, query: &ListQuery) -> Result<TaskPage> {
+    let sql = if query.ascending { list!(">", "asc", "<=") } else { list!("<", "desc", ">=") };
+    let bound = bound(pool, project, query).await?;
     let states: Vec<&str> = query.states.iter().map(|state| state.as_str()).collect();
     let pairs: serde_json::Map<String, serde_json::Value> = query
         .metadata
@@ -93,9 +114,11 @@ pub(super) async fn list(pool: &PgPool, project: ProjectId, query: &ListQuery) -
         .bind((!pairs.is_empty()).then(|| codec::json(&pairs)))
         .bind(query.after.map(|id| id.0))
         .bind(i64::from(query.limit) + 1)
+        .bind(bound.map(|id| id.0))
         .fetch_all(pool)
         .await?;
-    page(&found, query.limit, rows::task)
+    let found = found.iter().map(rows::task).collect::<Result<_>>()?;
+    Ok(query.page(found, bound))
 }
 
 /// A page of `limit`, from rows of which one more was asked for.
@@ -122,6 +145,22 @@ pub(super) async fn answer(db: &mut PgConnection, project: ProjectId, id: TaskId
       where t.project = $1 and t.id = $2 and r.status is not null";
     let row = sqlx::query(sql).bind(project.0).bind(id.0).fetch_optional(db).await?;
     row.as_ref().map(read_answer).transpose()
+}
+
+fn read_kept(row: &PgRow, status: u16) -> Result<Kept> {
+    let len =
+        codec::count(column::<Option<i64>>(row, "object_len")?.ok_or(Error::Unreadable { column: "body" })?);
+    let body = match column::<Option<String>>(row, "object")? {
+        Some(key) => Some(Payload::Object { key, len }),
+        None => column::<Option<Vec<u8>>>(row, "body")?.map(|body| Payload::Inline(body.into())),
+    };
+    Ok(Kept {
+        status,
+        content_type: column(row, "content_type")?,
+        request_id: column(row, "request_id")?,
+        len,
+        body,
+    })
 }
 
 fn read_answer(row: &PgRow) -> Result<Answer> {

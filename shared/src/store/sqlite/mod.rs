@@ -55,7 +55,7 @@ impl Store for SqliteStore {
         Ok(answers)
     }
 
-    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<()> {
+    async fn create_batch(&self, batch: &NewBatch, tasks: &[NewTask]) -> Result<BatchCreated> {
         let (batch, tasks) = (batch.clone(), tasks.to_vec());
         self.write(move |db, now| submit::create_batch(db, now, batch, tasks).boxed()).await
     }
@@ -64,14 +64,10 @@ impl Store for SqliteStore {
         self.read(|db| read::get(db, project, id)).await
     }
 
-    async fn whole(
-        &self,
-        project: ProjectId,
-        id: TaskId,
-    ) -> Result<Option<(Task, Option<crate::task::Answer>)>> {
+    async fn whole(&self, project: ProjectId, id: TaskId) -> Result<Option<(Task, Option<Kept>)>> {
         self.read(|db| read::whole(db, project, id)).await
     }
-    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<Page<Task>> {
+    async fn list(&self, project: ProjectId, query: &ListQuery) -> Result<TaskPage> {
         self.read(|db| read::list(db, project, query)).await
     }
 

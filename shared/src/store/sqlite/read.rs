@@ -1,12 +1,12 @@
 //! What clients ask for: tasks, bodies, places in a queue. One statement each; every one names the project.
 
 use super::{
-    super::{ListQuery, Page, QueueFigures},
+    super::{Kept, ListQuery, QueueFigures, SHORT_BYTES, TaskPage},
     rows::{self, Fault, id_list, json, select_task},
 };
 use crate::clock::UnixMs;
 use crate::task::{Answer, Change, Fingerprint, Payload, ProjectId, QueueName, State, Task, TaskId};
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor, SqlitePool};
 
 /// See [`super::super::Store::get`].
 pub(super) async fn get(
@@ -24,31 +24,47 @@ pub(super) async fn whole(
     db: impl SqliteExecutor<'_>,
     project: ProjectId,
     id: TaskId,
-) -> Result<Option<(Task, Option<Answer>)>, Fault> {
+) -> Result<Option<(Task, Option<Kept>)>, Fault> {
     let sql = select_task!(
-        ", r.content_type, r.request_id, r.body, r.object, r.object_len",
+        ", r.content_type, r.request_id, iif(length(r.body) <= ?3, r.body, null) as body, r.object, \
+         coalesce(r.object_len, length(r.body)) as object_len",
         "where t.id = ?1 and t.project = ?2"
     );
-    let row = sqlx::query(sql).bind(id.0).bind(project.0).fetch_optional(db).await?;
-    let Some(row) = row else { return Ok(None) };
+    let query = sqlx::query(sql).bind(id.0).bind(project.0).bind(SHORT_BYTES);
+    let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
     let task = rows::task(&row)?;
-    let kept = task.answer_status.is_some().then(|| rows::answer(&row)).transpose()?;
+    let kept = task.answer_status.map(|status| rows::kept(&row, status)).transpose()?;
     Ok(Some((task, kept)))
 }
 
 /// See [`super::super::Store::list`].
-pub(super) async fn list(
-    db: impl SqliteExecutor<'_>,
-    project: ProjectId,
-    query: &ListQuery,
-) -> Result<Page<Task>, Fault> {
-    let limit = query.limit.clamp(1, 100) as usize;
+pub(super) async fn list(db: &SqlitePool, project: ProjectId, query: &ListQuery) -> Result<TaskPage, Fault> {
+    let bound = bound(db, project, query).await?;
     let mut sql = filtered(project, query);
+    if let Some(bound) = bound {
+        sql.push(if query.ascending { " and t.id <= " } else { " and t.id >= " }).push_bind(bound.0);
+    }
     sql.push(if query.ascending { " order by t.id" } else { " order by t.id desc" });
-    sql.push(" limit ").push_bind(limit as i64 + 1);
+    sql.push(" limit ").push_bind(i64::from(query.limit) + 1);
     let found = sql.build().fetch_all(db).await?;
-    let items = found.iter().take(limit).map(rows::task).collect::<Result<_, _>>()?;
-    Ok(Page { items, has_more: found.len() > limit })
+    let found = found.iter().map(rows::task).collect::<Result<_, _>>()?;
+    Ok(query.page(found, bound))
+}
+
+/// The last of so many rows after a cursor, in the order of ids alone, if there are as many.
+async fn bound(db: &SqlitePool, project: ProjectId, query: &ListQuery) -> Result<Option<TaskId>, Fault> {
+    let Some(rows) = query.looks_at() else { return Ok(None) };
+    let sql = match query.ascending {
+        true => {
+            "select id from tasks where project = ?1 and (?2 is null or id > ?2) order by id limit 1 offset ?3"
+        }
+        false => {
+            "select id from tasks where project = ?1 and (?2 is null or id < ?2) order by id desc limit 1 offset ?3"
+        }
+    };
+    let row =
+        sqlx::query_scalar(sql).bind(project.0).bind(query.after.map(|id| id.0)).bind(i64::from(rows) - 1);
+    Ok(row.fetch_optional(db).await?.map(TaskId))
 }
 
 fn filtered(project: ProjectId, query: &ListQuery) -> QueryBuilder<Sqlite> {

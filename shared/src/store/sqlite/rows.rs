@@ -1,6 +1,6 @@
 //! Between rows and domain types: what every leaf of this folder needs to read and write values. No statement of its own.
 
-use super::super::{Batch, BatchState, Bell, Claimed, Error};
+use super::super::{Batch, BatchState, Bell, Claimed, Error, Kept};
 use crate::{
     clock::{UnixMs, ms},
     task::{
@@ -242,6 +242,18 @@ pub(super) fn payload(row: &SqliteRow) -> Result<Option<Payload>, Fault> {
         return Ok(Some(Payload::Object { key, len }));
     }
     Ok(row.try_get::<Option<Vec<u8>>, _>("body")?.map(|bytes| Payload::Inline(bytes.into())))
+}
+
+/// From `content_type, request_id, body, object, object_len`, the latter the length of whichever there is.
+pub(super) fn kept(row: &SqliteRow, status: u16) -> Result<Kept, Fault> {
+    Ok(Kept {
+        status,
+        content_type: row.try_get("content_type")?,
+        request_id: row.try_get("request_id")?,
+        len: u64::try_from(row.try_get::<i64, _>("object_len")?)
+            .map_err(|_| Fault::Unreadable("object_len"))?,
+        body: payload(row)?,
+    })
 }
 
 pub(super) fn answer(row: &SqliteRow) -> Result<Answer, Fault> {

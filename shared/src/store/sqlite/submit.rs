@@ -1,17 +1,18 @@
 //! Tasks on their way in.
 
 use super::{
-    super::{Error, NewBatch, Submitted},
+    super::{BatchCreated, Error, NewBatch, Submitted},
     SqliteStore, read,
     rows::{Fault, bind_payload, is_of_the_row, json, millis},
 };
 use crate::{
     clock::UnixMs,
-    task::{Idempotency, NewTask, State, Task, TaskId},
+    task::{BatchId, Idempotency, NewTask, ProjectId, State, Task, TaskId},
 };
 use futures_util::FutureExt;
 use sqlx::{Row, SqliteConnection};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How long an idempotency key stands for its task.
 const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,9 +48,9 @@ async fn all(db: &mut SqliteConnection, now: UnixMs, tasks: Vec<NewTask>) -> Res
 
 async fn one(db: &mut SqliteConnection, now: UnixMs, task: NewTask) -> Result<Submitted, Fault> {
     if let Some(idempotency) = &task.idempotency
-        && let Some(earlier) = reserve(db, now, &task, idempotency).await?
+        && let Some((holder, same)) = reserve(db, now, task.project, task.id.0, idempotency).await?
     {
-        return Ok(earlier);
+        return Ok(if same { Submitted::Replayed(TaskId(holder)) } else { Submitted::KeyReused });
     }
     if insert(db, now, &task).await? {
         return Ok(Submitted::Accepted(Box::new(accepted(now, task))));
@@ -60,13 +61,14 @@ async fn one(db: &mut SqliteConnection, now: UnixMs, task: NewTask) -> Result<Su
     })
 }
 
-/// Notes the key for this task, unless it stands for another one.
+/// Notes the key for this task or batch. If it stands for another one: which, and whether its request was the same.
 async fn reserve(
     db: &mut SqliteConnection,
     now: UnixMs,
-    task: &NewTask,
+    project: ProjectId,
+    id: Uuid,
     idempotency: &Idempotency,
-) -> Result<Option<Submitted>, Fault> {
+) -> Result<Option<(Uuid, bool)>, Fault> {
     // An unexpired key keeps its row: the update rewrites each column by itself.
     let sql = "insert into idempotency (project, key, fingerprint, task, expires_at) values (?1, ?2, ?3, ?4, ?5) \
                on conflict (project, key) do update set \
@@ -75,20 +77,16 @@ async fn reserve(
                expires_at = iif(expires_at <= ?6, excluded.expires_at, expires_at) \
                returning task, fingerprint = ?3 as same";
     let row = sqlx::query(sql)
-        .bind(task.project.0)
+        .bind(project.0)
         .bind(&idempotency.key)
         .bind(&idempotency.fingerprint[..])
-        .bind(task.id.0)
+        .bind(id)
         .bind(now.plus(KEY_KEPT).0)
         .bind(now.0)
         .fetch_one(db)
         .await?;
-    let holder = TaskId(row.try_get("task")?);
-    Ok(match (holder == task.id, row.try_get::<bool, _>("same")?) {
-        (true, _) => None,
-        (false, true) => Some(Submitted::Replayed(holder)),
-        (false, false) => Some(Submitted::KeyReused),
-    })
+    let (holder, same) = (row.try_get("task")?, row.try_get("same")?);
+    Ok(Some((holder, same)).filter(|(holder, _)| *holder != id))
 }
 
 /// When a new task is ready, must be done, and next matters to the sweep.
@@ -190,7 +188,12 @@ pub(super) async fn create_batch(
     now: UnixMs,
     batch: NewBatch,
     tasks: Vec<NewTask>,
-) -> Result<(), Fault> {
+) -> Result<BatchCreated, Fault> {
+    if let Some(idempotency) = &batch.idempotency
+        && let Some((holder, same)) = reserve(db, now, batch.project, batch.id.0, idempotency).await?
+    {
+        return Ok(if same { BatchCreated::Replayed(BatchId(holder)) } else { BatchCreated::KeyReused });
+    }
     let sql = "insert into batches (id, project, state, endpoint, completion_window, model, metadata, errors, total, \
                created_at, expires_at, in_progress_at, finished_at, result_expires_at, result_ttl_ms) \
                values (?1, ?2, iif(?7 is null, 'in_progress', 'failed'), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9 + ?10, \
@@ -211,10 +214,10 @@ pub(super) async fn create_batch(
         .execute(&mut *db)
         .await?;
     if done.rows_affected() == 0 {
-        return Ok(());
+        return Ok(BatchCreated::Stored);
     }
     for task in &tasks {
         insert(db, now, task).await?;
     }
-    Ok(())
+    Ok(BatchCreated::Stored)
 }

@@ -222,6 +222,7 @@ async fn batch_counts_follow_retries_to_the_close() {
         metadata: None,
         errors: None,
         result_ttl: Duration::ZERO,
+        idempotency: None,
     };
     let line = |line: u32| BatchLine { batch: id, line, custom_id: Arc::from(line.to_string()) };
     let tasks = [0, 1, 2].map(|n| NewTask { batch: Some(line(n)), ..task() });
@@ -272,9 +273,9 @@ async fn shares_are_equal_and_lists_filtered() {
         ..ListQuery::default()
     };
     let page = db.store.list(P, &query).await.unwrap();
-    assert_eq!((page.items.len(), page.has_more, page.items[0].id), (4, true, mine[5].id));
+    assert_eq!((page.items.len(), page.more_after.is_some(), page.items[0].id), (4, true, mine[5].id));
     let rest = db.store.list(P, &ListQuery { after: Some(page.items[3].id), ..query.clone() }).await.unwrap();
-    assert_eq!((rest.items.len(), rest.has_more), (2, false));
+    assert_eq!((rest.items.len(), rest.more_after.is_some()), (2, false));
     let none = db.store.list(P, &ListQuery { metadata: pair("$a.b", "y"), ..query }).await.unwrap();
     assert!(none.items.is_empty());
     let figures = db.store.queues(Some(P)).await.unwrap();

@@ -2,11 +2,11 @@
 
 use super::super::samples::*;
 use shared::{
-    store::{ListQuery, Store},
+    store::{ListQuery, METADATA_LOOKED_AT_MAX, Store},
     task::{NewTask, ProjectId, State, TaskId},
 };
 
-super::cases! { healthy, list_pages, list_filters, glances, positions, figures }
+super::cases! { healthy, list_pages, list_filters, list_bounds, glances, positions, figures }
 
 async fn healthy(store: &dyn Store) {
     store.migrate().await.expect("a second migration changes nothing");
@@ -15,7 +15,7 @@ async fn healthy(store: &dyn Store) {
 
 async fn ids(store: &dyn Store, project: ProjectId, query: ListQuery) -> (Vec<TaskId>, bool) {
     let page = store.list(project, &query).await.expect("list");
-    (page.items.iter().map(|task| task.id).collect(), page.has_more)
+    (page.items.iter().map(|task| task.id).collect(), page.more_after.is_some())
 }
 
 async fn list_pages(store: &dyn Store) {
@@ -37,6 +37,34 @@ async fn list_pages(store: &dyn Store) {
     let exact = ListQuery { limit: 5, ..ListQuery::default() };
     assert!(!ids(store, first.project, exact.clone()).await.1, "a full last page has no more");
     assert!(ids(store, ProjectId::new(), exact).await.0.is_empty());
+}
+
+/// A filter that hardly any row passes: pages end early, and lead to it all the same.
+async fn list_bounds(store: &dyn Store) {
+    let first = NewTask { metadata: Some(r#"{"team":"red"}"#.into()), delay: LONG, ..new_task() };
+    accept(store, &first).await;
+    let many: Vec<NewTask> =
+        (0..2 * METADATA_LOOKED_AT_MAX).map(|_| NewTask { delay: LONG, ..beside(&first) }).collect();
+    let many: Vec<NewTask> = many.into_iter().map(|task| NewTask { metadata: None, ..task }).collect();
+    for tasks in many.chunks(500) {
+        store.submit(tasks).await.expect("submit");
+    }
+    for (metadata, ascending, pages) in [("red", false, 3), ("red", true, 3), ("blue", false, 3)] {
+        let metadata = vec![("team".to_owned(), metadata.to_owned())];
+        let mut query = ListQuery { metadata, ascending, limit: 10, ..ListQuery::default() };
+        let (mut found, mut looks) = (Vec::new(), 0);
+        loop {
+            let page = store.list(first.project, &query).await.expect("list");
+            (found, looks) = (found.into_iter().chain(page.items).collect::<Vec<_>>(), looks + 1);
+            query.after = page.more_after;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        let is_there = query.metadata[0].1 == "red";
+        let found: Vec<TaskId> = found.iter().map(|task| task.id).collect();
+        assert_eq!((found, looks), (is_there.then_some(first.id).into_iter().collect(), pages));
+    }
 }
 
 async fn list_filters(store: &dyn Store) {
