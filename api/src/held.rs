@@ -82,15 +82,16 @@ impl Room {
     /// # Errors
     /// 429 if the project's own readers hold too much for 5 s, 503 if those of all projects do.
     pub(crate) async fn take(&self, project: ProjectId, bytes: u64) -> Result<Held, ApiError> {
-        let take = async |of: Arc<Semaphore>, most: usize| {
-            let permits = u32::try_from(units(bytes).min(units(most as u64))).unwrap_or(u32::MAX);
+        let most = self.project_bytes_max.min(self.bytes_max) as u64;
+        let permits = u32::try_from(units(bytes.min(most))).unwrap_or(u32::MAX);
+        let take = async |of: Arc<Semaphore>| {
             let taken = timeout(self.patience, of.acquire_many_owned(permits)).await.ok()?;
             Some(taken.expect("the permits are never closed"))
         };
         let limit = self.project_bytes_max;
-        let own = take(self.each.of(project), limit).await.ok_or(ApiError::ReadersSlow { limit })?;
+        let own = take(self.each.of(project)).await.ok_or(ApiError::ReadersSlow { limit })?;
         let full = || ApiError::Unavailable(Arc::new(Full(self.bytes_max)));
-        let all = take(self.all.clone(), self.bytes_max).await.ok_or_else(full)?;
+        let all = take(self.all.clone()).await.ok_or_else(full)?;
         Ok(Held { _all: all, _own: own })
     }
 }

@@ -1,18 +1,22 @@
 //! Tasks as clients see them. Pure. Bodies of others are passed on verbatim, and never parsed into values.
 
+mod outcome;
+
 use crate::docs::schema;
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use outcome::ErrorView;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
     clock::UnixMs,
     events::no_details,
-    store::Kept,
-    task::{BatchId, QueueName, Relay, State, Task, TaskError, TaskId, Usage},
+    task::{BatchId, QueueName, Relay, State, Task, TaskId},
 };
 use std::sync::{Arc, LazyLock};
+
+pub(crate) use outcome::{ResultView, Shown, UsageView};
 
 static EMPTY_OBJECT: LazyLock<Arc<RawValue>> = LazyLock::new(no_details);
 
@@ -103,89 +107,6 @@ struct Input<'a> {
     body: Option<&'a RawValue>,
 }
 
-/// The upstream's answer.
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = TaskResult)]
-pub(crate) struct ResultView<'a> {
-    /// HTTP status.
-    status_code: u16,
-    /// The upstream's request id.
-    request_id: Option<&'a str>,
-    /// The body, verbatim; null if it is not JSON.
-    #[schema(schema_with = schema::answer)]
-    body: Option<&'a RawValue>,
-    /// Set if the body is not here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_type: Option<&'a str>,
-    /// Set if the body is not here: where to get it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'static str>,
-    /// In events: set if the body is left out because it is long, or because lifecycle events alone are wanted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    omitted: Option<bool>,
-}
-
-/// A kept answer, with its bytes unless they are left out.
-pub(crate) struct Shown {
-    /// What is known of it.
-    pub(crate) kept: Kept,
-    /// Its bytes.
-    pub(crate) body: Option<Bytes>,
-}
-
-impl Shown {
-    /// Without its bytes.
-    pub(crate) fn omitted(kept: Kept) -> Self {
-        Self { kept, body: None }
-    }
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = TaskError)]
-struct ErrorView<'a> {
-    /// Kind of error.
-    r#type: &'static str,
-    /// Stable code.
-    code: &'static str,
-    /// One sentence.
-    message: &'a str,
-    /// Always null: the request was well formed.
-    #[schema(value_type = Option<String>)]
-    param: (),
-    /// Whether another run may succeed.
-    retryable: bool,
-    /// The attempt it belongs to.
-    attempt: u32,
-    /// HTTP status of the upstream, if it answered.
-    upstream_status: Option<u16>,
-    /// The upstream's own code or type for what went wrong.
-    #[schema(max_length = 128)]
-    upstream_code: Option<&'a str>,
-    /// What the upstream said went wrong, shortened and without keys.
-    upstream_message: Option<&'a str>,
-}
-
-/// Tokens, in OpenAI's form.
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = Usage)]
-pub(crate) struct UsageView {
-    input_tokens: i64,
-    input_tokens_details: InputDetails,
-    output_tokens: i64,
-    output_tokens_details: OutputDetails,
-    total_tokens: i64,
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-struct InputDetails {
-    cached_tokens: i64,
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-struct OutputDetails {
-    reasoning_tokens: i64,
-}
-
 #[derive(Serialize, utoipa::ToSchema)]
 struct Urls {
     /// The task.
@@ -208,39 +129,6 @@ pub(crate) struct Beside {
     pub(crate) position: Option<u64>,
     /// The request body, if it was asked for.
     pub(crate) input: Option<Bytes>,
-}
-
-impl UsageView {
-    /// The wire form.
-    pub(crate) fn new(usage: Usage) -> Self {
-        Self {
-            input_tokens: usage.input_tokens,
-            input_tokens_details: InputDetails { cached_tokens: usage.cached_tokens },
-            output_tokens: usage.output_tokens,
-            output_tokens_details: OutputDetails { reasoning_tokens: usage.reasoning_tokens },
-            total_tokens: usage.input_tokens + usage.output_tokens,
-        }
-    }
-}
-
-impl<'a> ResultView<'a> {
-    /// The answer with its body inside, if that is JSON.
-    pub(crate) fn new(Shown { kept, body: bytes }: &'a Shown) -> Self {
-        let body = bytes.as_deref().and_then(raw);
-        let hint = match (bytes, body) {
-            (_, Some(_)) => None,
-            (Some(_), None) => Some("the answer is not JSON: GET the task's /result for its bytes"),
-            (None, None) => Some("the answer is not in this event: GET the task's /result for its bytes"),
-        };
-        Self {
-            status_code: kept.status,
-            request_id: kept.request_id.as_deref(),
-            body,
-            content_type: hint.map(|_| kept.content_type.as_str()),
-            hint,
-            omitted: bytes.is_none().then_some(true),
-        }
-    }
 }
 
 /// The bytes as they are, if they are JSON.
@@ -286,26 +174,6 @@ impl<'a> TaskView<'a> {
                 task: this,
             },
             input: beside.input.as_deref().map(|body| Input { body: raw(body) }),
-        }
-    }
-}
-
-impl<'a> ErrorView<'a> {
-    fn new(error: &'a TaskError) -> Self {
-        Self {
-            r#type: if error.upstream_status.is_some_and(|status| status < 500) {
-                "invalid_request_error"
-            } else {
-                "server_error"
-            },
-            code: error.code.as_str(),
-            message: &error.message,
-            param: (),
-            retryable: error.retryable,
-            attempt: error.attempt,
-            upstream_status: error.upstream_status,
-            upstream_code: error.upstream_code.as_deref(),
-            upstream_message: error.upstream_message.as_deref(),
         }
     }
 }
@@ -370,6 +238,7 @@ pub(crate) fn ask_again(response: &mut Response, task: &Task) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use shared::store::Kept;
 
     /// A task of which nothing is known yet.
     pub(crate) fn task(state: State, last_seq: i64) -> Task {

@@ -18,6 +18,7 @@ mod classify;
 mod context;
 mod crew;
 mod decide;
+mod echo;
 mod finish;
 mod fold;
 mod json;

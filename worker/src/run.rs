@@ -102,9 +102,17 @@ async fn execute(
     };
     *upstream = Some(server.name.clone());
     let limits = &ctx.config.worker;
-    let outcome = Call { claimed, body, server, limits, teller, spent }.make().await;
+    let outcome = Call { claimed, body: body.clone(), server, limits, teller, spent }.make().await;
     failpoint::pass(Point::RunCalled);
-    outcome
+    match outcome {
+        Err(mut failure) => {
+            if let Some(said) = failure.said.take() {
+                failure.said = Some(Box::new(said.without_echo(body, claimed.model.clone()).await));
+            }
+            Err(failure)
+        }
+        answered => answered,
+    }
 }
 
 async fn open(ctx: &Context, claimed: &Claimed) -> Result<bytes::Bytes, Failure> {

@@ -4,15 +4,20 @@
 //! `{"object":"error","message"}`, `{"detail":"text"}`, `{"detail":[{"msg","loc"}]}`, `{"errors":[…]}`, `[{"error":…}]`,
 //! problem details (`title`, `detail`), `{"message"}`, `{"error":true,"message"}`, an error inside a choice, a page of HTML, and plain text.
 
-use crate::json::members;
+use crate::{echo, json::members};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::redact;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
 /// Levels of nesting that are looked into.
 const DEPTH_MAX: usize = 6;
 /// Longest code, and longest piece of text that is looked at, in bytes.
 const CODE_MAX: usize = 128;
-const TEXT_MAX: usize = 16 << 10;
+const TEXT_MAX: usize = 4 << 10;
+/// Requests up to this length are compared at once.
+const AT_ONCE_MAX: usize = 64 << 10;
 
 /// An upstream's own words about a failure. May repeat what the client has sent: for the task's own project, never for a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +47,27 @@ impl Said {
             },
         }
         said
+    }
+
+    /// The same without what it repeats of the request, which for a long one is looked for on a thread of its own. What cannot be compared
+    /// is left out.
+    pub(crate) async fn without_echo(self, body: Bytes, model: Arc<str>) -> Self {
+        if body.len() <= AT_ONCE_MAX {
+            return self.masked(&body, &model);
+        }
+        spawn_blocking(move || self.masked(&body, &model)).await.unwrap_or_default()
+    }
+
+    fn masked(self, body: &[u8], model: &str) -> Self {
+        let masked = |words: Option<String>| words.and_then(|words| echo::masked(&words, body, model));
+        let Self { code, kind, param, status, message } = self;
+        Self {
+            code: masked(code),
+            kind: masked(kind),
+            param: masked(param),
+            message: masked(message),
+            status,
+        }
     }
 
     /// Whether it uses one of these words as its code or type.

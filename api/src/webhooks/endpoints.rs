@@ -298,14 +298,16 @@ fn sample(event_type: EventType) -> Value {
     });
     let error = json!({
         "type": "server_error", "code": "upstream_failed", "message": "This is a test.", "param": null, "retryable": true,
-        "attempt": 1, "upstream_status": 500,
+        "attempt": 1, "upstream_status": 500, "upstream_code": "server_error", "upstream_message": "This is a test.",
     });
+    let said =
+        json!({"error": {"message": "This is a test.", "type": "server_error", "param": null, "code": null}});
     json!({
         "id": TaskId::new(), "object": "task", "status": status, "endpoint": "/v1/chat/completions", "model": "test",
         "queue": "default", "attempt": 1, "created_at": now, "finished_at": now, "metadata": {"test": "true"},
         "usage": answered.then_some(usage),
         "error": (!answered).then_some(error),
-        "result": answered.then(|| json!({"status_code": 200, "body": body})),
+        "result": {"status_code": if answered { 200 } else { 500 }, "body": if answered { body } else { said }},
     })
 }
 

@@ -9,10 +9,12 @@ mod output;
 mod read;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod words;
 
 pub use moderation::{Question, question};
 pub use output::most;
+pub use texts::texts;
 
 use judge::Judge;
 use read::Scalar;

@@ -117,7 +117,7 @@ impl Builder {
         Self { names: Some(names.resolv_conf()), ..self }
     }
 
-    /// Settings as a configuration file has them.
+    /// Settings as a configuration file has them. Upstreams that it names are all that there are.
     #[must_use]
     pub fn file(self, toml: &str) -> Self {
         Self { file: Some(toml.to_owned()), ..self }
@@ -178,6 +178,7 @@ impl Builder {
             apis: Vec::new(),
             model,
             upstream,
+            own_upstreams: self.file.as_ref().is_some_and(|toml| toml.contains("[[upstreams]]")),
             workers: Vec::new(),
             servers: Vec::new(),
             edges,

@@ -48,6 +48,8 @@ pub struct App {
     pub model: Simulator,
     /// The model server's base URL.
     pub upstream: String,
+    /// Its configuration file says which upstreams there are, and no flag does.
+    own_upstreams: bool,
     /// Workers; embedded: the one process that is everything.
     pub workers: Vec<Process>,
     servers: Vec<Process>,
@@ -112,7 +114,7 @@ impl App {
     pub fn add_worker_with(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
         let name = format!("worker-{}", self.workers.len() + 1);
         let env = [pairs(env), self.ways.of_worker()].concat();
-        let worker = self.spawn(&name, "longhaul-worker", &["--upstream", &self.ways.upstream], &env)?;
+        let worker = self.spawn(&name, "longhaul-worker", &self.upstream_flag(), &env)?;
         self.workers.push(worker);
         Ok(())
     }
@@ -132,7 +134,7 @@ impl App {
     pub async fn add_api_with(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
         let name = format!("api-{}", self.apis.len() + 1);
         let listen = free_address()?.to_string();
-        let args = ["--listen", &listen, "--upstream", &self.ways.upstream];
+        let args = [&["--listen", &*listen], &*self.upstream_flag()].concat();
         let env = [pairs(env), self.ways.of_api()].concat();
         let mut api = self.spawn(&name, "longhaul-api", &args, &env)?;
         self.apis.push(ready(&mut api, &listen).await?);
@@ -144,11 +146,15 @@ impl App {
         let listen = free_address()?.to_string();
         let place = self.disk.as_ref().map_or(self.folder.path(), SmallDisk::path);
         let data = place.join("data").display().to_string();
-        let args = ["serve", "--listen", &listen, "--data-dir", &data, "--upstream", &self.ways.upstream];
+        let args = [&["serve", "--listen", &*listen, "--data-dir", &data], &*self.upstream_flag()].concat();
         let mut serve = self.spawn("serve", "longhaul", &args, &[])?;
         self.apis.push(ready(&mut serve, &listen).await?);
         self.workers.push(serve);
         Ok(())
+    }
+
+    fn upstream_flag(&self) -> Vec<&str> {
+        if self.own_upstreams { Vec::new() } else { vec!["--upstream", &self.ways.upstream] }
     }
 
     fn spawn(

@@ -5,7 +5,7 @@ mod corpus;
 use corpus::{Case, cases};
 use harness::{App, Mode, ScriptedUpstream};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::tidy::text;
 
@@ -21,6 +21,11 @@ async fn each_is_judged_by_what_it_is() -> anyhow::Result<()> {
     .await?;
     let app = App::with(Mode::Embedded)
         .upstream(&model.url)
+        .file(&format!(
+            "[[upstreams]]\nname = \"default\"\nurl = \"{}\"\nendpoints = {:?}",
+            model.url,
+            endpoints(&cases)
+        ))
         .env("LONGHAUL_WORKER__BREAKER_FAILURES", "10000")
         .slots(256)
         .start()
@@ -43,6 +48,11 @@ async fn each_is_judged_by_what_it_is() -> anyhow::Result<()> {
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n\n"));
     Ok(())
+}
+
+/// Where all of them are asked for.
+fn endpoints(cases: &[Case]) -> BTreeSet<&str> {
+    cases.iter().map(|case| case.endpoint.as_str()).collect()
 }
 
 /// The task whose answer is this case. Where the client asks for a stream itself, the lifecycle relay keeps one.

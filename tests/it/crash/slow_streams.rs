@@ -20,7 +20,8 @@ async fn streams_that_nobody_takes_are_ended(mode: Mode) -> anyhow::Result<()> {
     let mut app = App::with(mode).env("LONGHAUL_API__WRITE_TIMEOUT", "2s").start().await?;
     let pid = app.api_process(0).pid();
     let client = app.client().clone();
-    let raw = format!("\"{}\"", "x".repeat(ANSWER_BYTES));
+    let message = json!({"role": "assistant", "content": "x".repeat(ANSWER_BYTES)});
+    let raw = json!({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).to_string();
     let body = chat("long", json!({"raw": raw, "content_type": "application/json"}));
     let policy = json!({"events": "lifecycle"});
     let id =

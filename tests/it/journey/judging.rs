@@ -132,7 +132,7 @@ async fn lines_and_messages_are_charged(mode: Mode) -> anyhow::Result<()> {
 }
 
 async fn parts_are_moderated_together(mode: Mode) -> anyhow::Result<()> {
-    let rules = "[[input_rules]]\nname = 'house'\nmoderation = { upstream = 'default' }";
+    let rules = "[[input_rules]]\nname = 'house'\nmoderation = { upstream = 'default', model = 'sim-guard' }";
     let app = App::with(mode).file(rules).start().await?;
     for body in [
         json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "[flag"}, {"type": "text", "text": "ged]"}]}]}),

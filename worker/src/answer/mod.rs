@@ -66,6 +66,7 @@ impl Judged {
 pub(crate) fn judge(endpoint: &str, wanted: Wanted, content_type: &str, body: &[u8]) -> Judged {
     let form = form(body);
     match endpoint {
+        _ if form == Form::Blank && content_type.contains("event-stream") => Judged::no(NoAnswer::Unfinished),
         _ if form == Form::Blank => Judged::no(NoAnswer::Other("the upstream's answer is empty")),
         "/v1/audio/speech" => speech(form, content_type, body),
         _ if form == Form::Stream => stream(endpoint, wanted, body),
