@@ -54,7 +54,8 @@ mod tests {
         let masked = |words: &str| masked(words, BODY, "a-model-with-a-long-name").unwrap();
         for (words, shown) in [
             ("Bad input: my secret is that I like \"cheese\" very much.", "Bad input: ***."),
-            ("Bad input: secret is that I lik...", "Bad input: ***..."),
+            // With the space before it, which stands in the text as well.
+            ("Bad input: secret is that I lik...", "Bad input:***..."),
             ("Bad input: sevenlong!", "Bad input: ***!"),
             ("role user is unknown", "role user is unknown"),
             (

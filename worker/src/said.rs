@@ -114,7 +114,7 @@ impl Said {
             let found = members.iter().rfind(|(name, value)| name == wanted && value.get() != "null");
             found.map(|(_, value)| *value)
         };
-        for nested in ["error", "errors"].into_iter().filter_map(find) {
+        for nested in ["error", "errors", "response"].into_iter().filter_map(find) {
             self.take(nested, depth + 1);
         }
         let word = |name: &str| {
@@ -213,6 +213,11 @@ mod tests {
             (r#"[{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT"}}]"#, Some("m"), Some("400")),
             (r#"{"title":"t","status":503}"#, Some("t"), None),
             (r#"{"choices":[{"error":{"code":502,"message":"m"}}]}"#, Some("m"), Some("502")),
+            (
+                r#"{"type":"response.failed","response":{"error":{"code":"c","message":"m"}}}"#,
+                Some("m"),
+                Some("c"),
+            ),
             (r#"{"error":{}}"#, None, None),
             ("", None, None),
             ("  upstream connect error ", Some("upstream connect error"), None),

@@ -17,6 +17,9 @@ use std::{
 /// Texts of a body at most.
 pub(super) const TEXTS_MAX: usize = 100_000;
 
+/// Members of an object at most: all of their names are remembered while it is read.
+const NAMES_MAX: usize = 100_000;
+
 /// Names of an object up to which a list of them is faster than a set.
 const FEW: usize = 16;
 
@@ -144,6 +147,12 @@ impl<R: Reader> Pass<'_, R> {
     /// Looks at the name of a member.
     fn name(&mut self, name: &str, seen: &mut Seen, place: Place<'_>) -> Result<(), Fault> {
         let folded = words::fold(name);
+        if seen.many.len() >= NAMES_MAX {
+            let what = format!(
+                "has an object of more than {NAMES_MAX} members, and an input rule judges each of them"
+            );
+            return Err(Fault { at: At::Member(String::new()), what });
+        }
         if !seen.insert(self.hasher.hash_one(&*folded)) {
             return Err(Fault::here(
                 "repeats the name of another member; upper and lower case make no difference",

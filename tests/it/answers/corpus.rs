@@ -92,6 +92,11 @@ impl Case {
         if self.crlf { events.replace('\n', "\r\n") } else { events }.into_bytes()
     }
 
+    /// Whether signs of life follow it for ever.
+    pub(super) fn beats(&self) -> bool {
+        self.end == "beat"
+    }
+
     /// The whole answer.
     pub(super) fn scripted(&self) -> Scripted {
         let form = if self.stream.is_some() { "text/event-stream" } else { "application/json" };

@@ -126,15 +126,17 @@ fn stream(endpoint: &str, wanted: Wanted, body: &[u8]) -> Judged {
         if chunk.trim() == "[DONE]" {
             break;
         }
-        match fold.push(chunk.trim()) {
-            Ok(Progress::Failed(_)) => return Judged { usage: fold.usage(), verdict: Err(NoAnswer::Error) },
+        let no = match fold.push(chunk.trim()) {
             Ok(Progress::End) => break,
-            Ok(_) => {}
-            Err(_) => {
-                let why = "the upstream's stream has a chunk that cannot be read";
-                return Judged { usage: fold.usage(), verdict: Err(NoAnswer::Other(why)) };
-            }
+            Ok(Progress::Failed(_)) => NoAnswer::Error,
+            Ok(_) => continue,
+            Err(_) => NoAnswer::Other("the upstream's stream has a chunk that cannot be read"),
+        };
+        // An answer that is whole is not spoilt by what comes after it.
+        if fold.is_finished() {
+            break;
         }
+        return Judged { usage: fold.usage(), verdict: Err(no) };
     }
     let usage = fold.usage();
     match fold.finish() {
