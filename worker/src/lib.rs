@@ -4,7 +4,8 @@
 //! clients, and decisions that the store takes.
 //!
 //! The way of a task: `claim` → `backend` → `run` (→ `moderate`) → `upstream` (→ `tell`) → `decide` → `finish`. What an upstream sends is
-//! read by `sse` and `fold`, judged by `answer`, and what it says of failures is read by `said` and judged by `classify`.
+//! read by `sse` and `fold`, judged by `answer`, what it says of failures is read by `said`, rid of
+//! what it repeats of the request by `echo`, and judged by `classify`.
 //! Beside it: `lease` keeps the worker alive, `cancel` hears of cancelled tasks, `catalog` notes models, `breaker` judges upstreams by
 //! their calls, `probe` tries those that fail, and `webhook` tells receivers of ends.
 
