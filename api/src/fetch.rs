@@ -72,11 +72,19 @@ pub(crate) async fn kept(app: &App, task: &Task, kept: Option<Kept>) -> Result<O
 /// # Errors
 /// The database or the object store is away, or there is no room.
 pub(crate) async fn answer(app: &App, id: TaskId, kept: Kept) -> Result<(Shown, Option<Held>), ApiError> {
-    let held = match kept.len > u64::from(SHORT_BYTES) {
-        true => Some(app.room.take(app.project, kept.len.saturating_mul(2)).await?),
-        false => None,
-    };
+    let held = room(app, kept.len).await?;
     Ok((short(app, id, kept).await?, held))
+}
+
+/// Room for so many bytes and for what is made of them as well; few need none.
+///
+/// # Errors
+/// There is none.
+pub(crate) async fn room(app: &App, bytes: u64) -> Result<Option<Held>, ApiError> {
+    match bytes > u64::from(SHORT_BYTES) {
+        true => Ok(Some(app.room.take(app.project, bytes.saturating_mul(2)).await?)),
+        false => Ok(None),
+    }
 }
 
 /// An answer with its bytes, of which the caller knows that they are few, or has room for them.

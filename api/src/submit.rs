@@ -10,12 +10,12 @@ use crate::{
     limits::{Admitted, Allowance},
     parse::JsonBody,
     state::App,
-    view::{self, Beside, TaskView},
+    view::{self, Beside, Shown, TaskView},
     wait,
     wanted::Wanted,
     webhooks::secret,
 };
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use shared::{
@@ -24,7 +24,7 @@ use shared::{
     failpoint::{self, Point},
     news::{Herald, News},
     objects::Part,
-    store::{self, Store, Submitted},
+    store::{self, Kept, Store, Submitted},
     task::{Fingerprint, Idempotency, NewTask, Payload, Task, TaskId},
 };
 use std::{sync::Arc, time::Duration};
@@ -140,7 +140,7 @@ pub(crate) async fn create(
         }
     }
     let body = match task.state.is_terminal() {
-        true => fetch::in_full(&app, &task, kept).await?,
+        true => whole(&app, &task, kept).await,
         false => view::json(&TaskView::new(&task, &Beside::default())).into(),
     };
     let mut response = view::respond(status, body);
@@ -171,6 +171,18 @@ pub(crate) struct Accepted {
     pub(crate) replayed: bool,
     /// What is left of the caller's tokens, if they are counted.
     pub(crate) allowance: Option<Allowance>,
+}
+
+/// The ended task with its answer; without, where that cannot be had now: the task is committed, and the client has to hear of it.
+async fn whole(app: &App, task: &Task, kept: Option<Kept>) -> Body {
+    match fetch::in_full(app, task, kept.clone()).await {
+        Ok(body) => body,
+        Err(error) => {
+            tracing::debug!(%task.id, error = &error as &dyn std::error::Error, "answered without the answer");
+            let beside = Beside { answer: kept.map(Shown::omitted), ..Beside::default() };
+            view::json(&TaskView::new(task, &beside)).into()
+        }
+    }
 }
 
 /// Validates, charges and commits one task.

@@ -23,7 +23,7 @@ use shared::{
     failpoint::{self, Point},
     news::News,
     store::{Cancelled, Deleted, Kept, Rerun, Retried},
-    task::{self, Task, TaskId},
+    task::{self, Payload, Task, TaskId},
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -113,17 +113,21 @@ pub(crate) async fn get(
 
 async fn in_full(app: &App, task: &Task, known: Option<Kept>, wants_input: bool) -> Result<Body, ApiError> {
     let mut beside = Beside::default();
-    let mut held = None;
-    if let Some(kept) = fetch::kept(app, task, known).await? {
-        let (shown, room) = fetch::answer(app, task.id, kept).await?;
-        (beside.answer, held) = (Some(shown), room);
+    let kept = fetch::kept(app, task, known).await?;
+    let input = match wants_input {
+        true => timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??,
+        false => None,
+    };
+    // Room for both at once: who held it for one of them and waited for the other could wait for others who do the same.
+    let bytes = kept.as_ref().map_or(0, |kept| kept.len) + input.as_ref().map_or(0, Payload::len);
+    let held = fetch::room(app, bytes).await?;
+    if let Some(kept) = kept {
+        beside.answer = Some(fetch::short(app, task.id, kept).await?);
     }
     if task.state == task::State::Queued {
         beside.position = patiently(app, app.backends.store.position(app.project, task.id)).await?;
     }
-    if wants_input
-        && let Some(payload) = timeout(DEADLINE, app.backends.store.payload(app.project, task.id)).await??
-    {
+    if let Some(payload) = input {
         beside.input = Some(timeout(DEADLINE_BODY, app.backends.objects.open(&payload)).await??);
     }
     Ok(holding(view::json(&TaskView::new(task, &beside)), held))

@@ -56,7 +56,7 @@ async fn postgres(url: &str) -> anyhow::Result<()> {
 }
 
 async fn sqlite(folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)?;
+    shared::folder::private(folder)?;
     Ok(SqliteStore::open(&folder.join("longhaul.db")).await?.migrate().await?)
 }
 

@@ -171,8 +171,9 @@ fn folder_store(folder: &Path) -> Result<Arc<dyn ObjectStore>, Unopened> {
 /// `file:///folder`, or `s3://bucket/prefix` with the usual `AWS_*` environment.
 fn object_store_at(url: &str) -> Result<Arc<dyn ObjectStore>, Unopened> {
     if let Some(folder) = url.strip_prefix("file://") {
-        folder::private(Path::new(folder))
-            .map_err(|error| unopened(format!("cannot use objects.url {url}"))(&error))?;
+        // One that is there is shared on purpose, perhaps by several users: its modes are its owner's matter.
+        let made = if Path::new(folder).is_dir() { Ok(()) } else { folder::private(Path::new(folder)) };
+        made.map_err(|error| unopened(format!("cannot use objects.url {url}"))(&error))?;
         return folder_store(Path::new(folder));
     }
     let store = AmazonS3Builder::from_env()

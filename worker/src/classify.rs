@@ -121,13 +121,19 @@ pub(crate) fn of_status(status: u16, headers: &HeaderMap, body: &[u8]) -> Failur
 /// The failure that an error inside a success is. Its words tell what kind, else the status that it names, else its text.
 pub(crate) fn of_error(error: &[u8]) -> Failure {
     let said = Said::read(error);
-    let (kind, code) = if said.is(&REFUSALS) {
+    let (kind, code) = if said.is(&TOO_LARGE) || said.tells(&TOO_LARGE) {
+        (Kind::TooLarge(None), ErrorCode::UpstreamThrottled)
+    } else if said.is(&REFUSALS) {
         (Kind::Permanent, ErrorCode::UpstreamRejected)
     } else if said.is(&THROTTLES) {
         (Kind::Throttled(None), ErrorCode::UpstreamThrottled)
     } else if let Some(status) = said.status.filter(|status| *status >= 400) {
         let failure = of_status(status, &HeaderMap::new(), error);
-        (failure.kind, failure.code)
+        match failure.kind {
+            // It has begun to answer: something may have been executed.
+            Kind::Refused | Kind::Unavailable => (Kind::Transient, failure.code),
+            kind => (kind, failure.code),
+        }
     } else if said.tells(&REFUSAL_PHRASES) {
         (Kind::Permanent, ErrorCode::UpstreamRejected)
     } else if said.tells(&THROTTLE_PHRASES) {
@@ -231,8 +237,12 @@ mod tests {
             (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, Kind::Throttled(None)),
             (r#"{"error":{"code":"429"}}"#, Kind::Throttled(None)),
             (r#"{"error":{"code":500,"type":"x"}}"#, Kind::Transient),
-            (r#"{"error":{"code":503,"type":"x"}}"#, Kind::Unavailable),
-            (r#"{"error":{"code":401,"message":"no such key"}}"#, Kind::Refused),
+            (r#"{"error":{"code":503,"type":"x"}}"#, Kind::Transient),
+            (
+                r#"{"error":{"code":"rate_limit_exceeded","message":"Request too large for m"}}"#,
+                Kind::TooLarge(None),
+            ),
+            (r#"{"error":{"code":401,"message":"no such key"}}"#, Kind::Transient),
             (r#"{"error":{"status":"RESOURCE_EXHAUSTED","code":429}}"#, Kind::Throttled(None)),
             (r#"{"error":{"code":"invalid_request_error","status":429}}"#, Kind::Permanent),
             (r#"{"error":"Rate limit reached for m"}"#, Kind::Throttled(None)),

@@ -1,7 +1,7 @@
 //! What of an upstream's words repeats the request: many servers quote what they refuse. Masked, so that no error holds a prompt. Pure.
 
 use shared::input;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Texts of a request that are shorter than this may stand in an error: words of the API are as short.
 const TEXT_MIN: usize = 8;
@@ -17,17 +17,25 @@ pub(crate) fn masked(words: &str, body: &[u8], spared: &str) -> Option<String> {
         windows.entry(window).or_default().push(at);
     }
     let mut mark = |at: usize, len: usize| marks[at..at + len].fill(true);
+    let mut short = HashSet::new();
     let is_read = input::texts(body, &mut |text| {
         if text.len() < TEXT_MIN || text == spared {
         } else if text.len() < WINDOW {
-            words.match_indices(text).for_each(|(at, _)| mark(at, text.len()));
+            short.insert(text.to_owned());
         } else {
-            let repeated = text.as_bytes().windows(WINDOW).filter_map(|window| windows.get(window));
-            repeated.flatten().for_each(|at| mark(*at, WINDOW));
+            // Each is marked once, however often the text repeats it.
+            let repeated = text.as_bytes().windows(WINDOW).filter_map(|window| windows.remove(window));
+            repeated.flatten().for_each(|at| mark(at, WINDOW));
         }
     });
     if !is_read {
         return None;
+    }
+    // Every beginning of a short text is looked up, whatever number of texts there are.
+    for (at, _) in words.char_indices() {
+        let ends =
+            (at + TEXT_MIN..(at + WINDOW).min(words.len() + 1)).filter(|end| words.is_char_boundary(*end));
+        ends.filter(|end| short.contains(&words[at..*end])).for_each(|end| mark(at, end - at));
     }
     let (mut shown, mut is_masked) = (String::with_capacity(words.len()), false);
     for (at, char) in words.char_indices() {

@@ -31,14 +31,19 @@ struct Judged {
     flagged: bool,
 }
 
-/// Asks one model after the other, until one flags the prompt.
+/// Asks one model after the other, until one flags the prompt. `trial`: a paused upstream that this task tries.
 ///
 /// # Errors
 /// One flagged it, or could not be asked.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &Bytes) -> Result<(), Failure> {
+pub(crate) async fn pass(
+    ctx: &Context,
+    claimed: &Claimed,
+    trial: Option<&str>,
+    body: &Bytes,
+) -> Result<(), Failure> {
     if claimed.moderation.is_empty() {
         return Ok(());
     }
@@ -51,6 +56,12 @@ pub(crate) async fn pass(ctx: &Context, claimed: &Claimed, body: &Bytes) -> Resu
             let message = format!("this worker does not know rule '{name}', or its moderation upstream");
             Failure::new(Kind::Transient, ErrorCode::NoUpstream, message)
         })?;
+        let model = moderation.model.as_deref().unwrap_or_default();
+        if trial != Some(&*server.name) && !ctx.backends.pauses.may_call(&server.name, model) {
+            let left = ctx.backends.pauses.left([&*server.name].into_iter(), model);
+            let kind = Kind::Throttled(Some(left).filter(|wait| !wait.is_zero()));
+            return Err(Failure::new(kind, ErrorCode::NoUpstream, "the moderation upstream is paused"));
+        }
         if ask(ctx, claimed, (server, moderation), body).await? {
             let message = format!("Rule '{name}': the moderation model flagged the prompt.");
             return Err(Failure::new(Kind::Permanent, ErrorCode::InputRefused, message));
@@ -66,12 +77,7 @@ async fn ask(
     (server, moderation): (&Server, &Moderation),
     body: &Bytes,
 ) -> Result<bool, Failure> {
-    let (pauses, model) = (&ctx.backends.pauses, moderation.model.as_deref().unwrap_or_default());
-    if !pauses.may_call(&server.name, model) {
-        let wait = Some(pauses.left([&*server.name].into_iter(), model)).filter(|wait| !wait.is_zero());
-        let message = "the moderation upstream is paused";
-        return Err(Failure::new(Kind::Throttled(wait), ErrorCode::NoUpstream, message));
-    }
+    let model = moderation.model.as_deref().unwrap_or_default();
     let Question { body, texts } = question(moderation, body).await?;
     if texts == 0 {
         return Ok(false);

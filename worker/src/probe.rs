@@ -1,5 +1,5 @@
 //! Tries upstreams that fail again and again: with one task that waits for it, or, where none does, by asking for its list of
-//! models. One worker of all tries, once per `worker.probe_period`; its call has a slot of its own.
+//! models; where these say nothing, the pause ends and the next call tries it. One worker of all tries, once per `worker.probe_period`; its call has a slot of its own.
 //!
 //! The task is drawn by lot from those in front: some requests fail wherever they are sent, and must not keep the others waiting.
 
@@ -51,8 +51,6 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server, scope: 
     let served = Served { open, capped: ctx.backends.caps.known() };
     let listed = is_told_by_its_list(ctx, scope);
     let drawn = match draw(ctx, &served).await {
-        // The trial is left to the first task that comes.
-        Ok(None) if !listed => return,
         Ok(drawn) => drawn,
         Err(error) => return tracing::debug!(?error, upstream, "not tried: the database is away"),
     };
@@ -66,8 +64,12 @@ async fn one(ctx: &Context, hand: &mpsc::Sender<Lease>, server: &Server, scope: 
     match claimed {
         // Nobody waits for it, or only tasks that no other may run beside.
         Ok(claimed) if claimed.is_empty() => {
-            if listed && catalog::is_alive(server).await {
-                tracing::info!(upstream, model, "the upstream answers again");
+            if !listed || catalog::is_alive(server).await {
+                match listed {
+                    true => tracing::info!(upstream, model, "the upstream answers again"),
+                    // Those that wait may run only so many at once, or alone, or ask it to moderate.
+                    false => tracing::debug!(upstream, model, "no task can be drawn: the next one tries it"),
+                }
                 server.pulse.doubt(model, ctx.config.worker.breaker_failures);
                 ctx.backends.pauses.resume(scope).await;
             }

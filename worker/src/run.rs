@@ -95,7 +95,7 @@ async fn execute(
     let body = open(ctx, claimed).await?;
     failpoint::pass(Point::RunOpened);
     failpoint::poison(&body);
-    moderate::pass(ctx, claimed, &body).await?;
+    moderate::pass(ctx, claimed, trial.as_deref(), &body).await?;
     let server = match trial.and_then(|name| ctx.servers.get(&*name)) {
         Some(server) => server,
         None => choose(ctx, claimed)?,

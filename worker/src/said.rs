@@ -55,7 +55,13 @@ impl Said {
         if body.len() <= AT_ONCE_MAX {
             return self.masked(&body, &model);
         }
-        spawn_blocking(move || self.masked(&body, &model)).await.unwrap_or_default()
+        spawn_blocking(move || self.masked(&body, &model)).await.unwrap_or_else(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an upstream's words cannot be compared with the request"
+            );
+            Self::default()
+        })
     }
 
     fn masked(self, body: &[u8], model: &str) -> Self {

@@ -17,8 +17,10 @@ pub(super) fn is_local(peer: Option<IpAddr>, version: Version, uri: &Uri, header
     let origin_is_local =
         origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)));
     let peer_is_local = peer.is_some_and(|peer| peer.is_loopback());
-    // Browsers leave the origin out where a page only links or embeds, but not this.
-    let elsewhere = header(SITE.clone()).is_some_and(|site| site.eq_ignore_ascii_case("cross-site"));
+    // Browsers leave the origin out where a page only links or embeds, but not this. An origin is judged by itself: to a browser,
+    // `localhost` and `127.0.0.1` are different sites.
+    let elsewhere =
+        origin.is_none() && header(SITE.clone()).is_some_and(|site| site.eq_ignore_ascii_case("cross-site"));
     peer_is_local && !forwarded && !elsewhere && host.is_some_and(is_loopback) && origin_is_local
 }
 

@@ -262,7 +262,8 @@ impl<'de, R: Reader> Visitor<'de> for Node<'_, '_, '_, R> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
         let Self { pass, place } = self;
-        if !place.unread && !words::is_label(place.name, text) {
+        let is_label = place.names == Names::Wire && words::is_label(place.name, text);
+        if !place.unread && !is_label {
             let text = Text { text, spoken: words::is_spoken(place.name) };
             pass.text(text).map_err(|fault| pass.stop(fault))?;
         }

@@ -26,10 +26,19 @@ const SPOKEN: [&str; 8] =
     ["content", "text", "input", "prompt", "system", "instructions", "output", "arguments"];
 
 /// Members whose own members have names of the client's choice, which a model may read.
-const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+const NAMED: [&str; 7] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+    "dependentRequired",
+    "dependencies",
+];
 
 /// As [`NAMED`], with all that is inside of them.
-const FREE: [&str; 3] = ["documents", "chat_template_kwargs", "arguments"];
+const FREE: [&str; 6] =
+    ["documents", "chat_template_kwargs", "arguments", "parameters", "input_schema", "schema"];
 
 const ROLES: [&str; 8] = ["system", "developer", "user", "assistant", "tool", "function", "model", "critic"];
 
