@@ -147,7 +147,8 @@ async fn services_away(house: &House, heard: &mut Heard) -> anyhow::Result<()> {
     app.edges.upstream.set(Fault::Refuse).await?;
     let waiting = mine.client.ask(&words.prompt, json!({"text": words.answer})).await?;
     eventually("the model server was not there", async || {
-        Ok((mine.client.task(&waiting).await?["attempt"].as_u64() > Some(1)).then_some(()))
+        let error = &mine.client.task(&waiting).await?["error"];
+        Ok((error["code"] == "upstream_unreachable").then_some(()))
     })
     .await?;
     if app.mode != Mode::Embedded {
