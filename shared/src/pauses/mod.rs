@@ -38,7 +38,7 @@ struct Inner {
 #[derive(Default)]
 struct Known {
     paused: HashMap<Scope, Paused>,
-    /// When this process ended a pause: a row that was read before is out of date.
+    /// When this process had ended a pause: a row that was read before is out of date.
     resumed: HashMap<Scope, Instant>,
     notes: Arc<[UpstreamModels]>,
     /// What is open while these are paused, as worked out last.
@@ -72,7 +72,7 @@ impl Known {
 struct Paused {
     until: Instant,
     cause: Cause,
-    /// When this process learnt of it.
+    /// When this process had it written: rows that were read before may not have it.
     since: Instant,
 }
 
@@ -186,9 +186,13 @@ impl Pauses {
             let until = old.map_or(now + wait, |old| old.until.max(now + wait));
             let kept = old.filter(|old| old.cause.is_failing() && !cause.is_failing());
             let cause = kept.map_or(cause, |old| old.cause);
-            known.paused.insert(scope.clone(), Paused { until, cause, since: now });
+            // Rows that are read while it is being written may not have it either.
+            known.paused.insert(scope.clone(), Paused { until, cause, since: now + PATIENCE });
         }
         tell(scope, timeout(PATIENCE, self.0.store.pause(scope, wait, cause)).await);
+        if let Some(paused) = self.known().paused.get_mut(scope) {
+            paused.since = Instant::now();
+        }
         failpoint::pass(Point::PauseWritten);
     }
 
@@ -197,9 +201,12 @@ impl Pauses {
         {
             let mut known = self.known();
             known.paused.remove(scope);
-            known.resumed.insert(scope.clone(), Instant::now());
+            known.resumed.insert(scope.clone(), Instant::now() + PATIENCE);
         }
         tell(scope, timeout(PATIENCE, self.0.store.resume(scope)).await);
+        if let Some(resumed) = self.known().resumed.get_mut(scope) {
+            *resumed = Instant::now();
+        }
     }
 
     /// Asks to be the one who tries what is failing now.
