@@ -151,10 +151,12 @@ async fn ill(
             .first()
             .map_or_else(|| wide(ctx, server, called.model, width), |(scope, _)| scope.clone());
         if failing.iter().all(|(_, known)| *known != cause) {
-            warn(&wide, cause, failure);
-            metrics::counter!("longhaul_upstream_breaks_total", "upstream" => server.name.to_string())
-                .increment(1);
-            pauses.pause(&wide, period, cause).await;
+            // Calls that fail at the same time all come here.
+            if pauses.pause(&wide, period, cause).await {
+                warn(&wide, cause, failure);
+                metrics::counter!("longhaul_upstream_breaks_total", "upstream" => server.name.to_string())
+                    .increment(1);
+            }
         }
     }
     if !pauses.failing(&server.name, called.model).is_empty() {

@@ -177,10 +177,11 @@ impl Pauses {
         })
     }
 
-    /// Pauses an upstream or a model of it, here at once and for everyone with the row.
-    pub async fn pause(&self, scope: &Scope, wait: Duration, cause: Cause) {
+    /// Pauses an upstream or a model of it, here at once and for everyone with the row. True for one of those who say so at the same
+    /// time: whoever is the first of this process to know of the cause.
+    pub async fn pause(&self, scope: &Scope, wait: Duration, cause: Cause) -> bool {
         let now = Instant::now();
-        {
+        let first = {
             let mut known = self.known();
             let old = known.paused.get(scope).copied();
             let until = old.map_or(now + wait, |old| old.until.max(now + wait));
@@ -188,12 +189,14 @@ impl Pauses {
             let cause = kept.map_or(cause, |old| old.cause);
             // Rows that are read while it is being written may not have it either.
             known.paused.insert(scope.clone(), Paused { until, cause, since: now + PATIENCE });
-        }
+            old.is_none_or(|old| old.cause != cause)
+        };
         tell(scope, timeout(PATIENCE, self.0.store.pause(scope, wait, cause)).await);
         if let Some(paused) = self.known().paused.get_mut(scope) {
             paused.since = Instant::now();
         }
         failpoint::pass(Point::PauseWritten);
+        first
     }
 
     /// Ends a pause, here at once and for everyone.
