@@ -38,7 +38,7 @@ struct Inner {
 #[derive(Default)]
 struct Known {
     paused: HashMap<Scope, Paused>,
-    /// When this process had ended a pause: a row that was read before is out of date.
+    /// When this process had deleted a pause's row, or [`PATIENCE`] from now while it does: a row that was read before is out of date.
     resumed: HashMap<Scope, Instant>,
     notes: Arc<[UpstreamModels]>,
     /// What is open while these are paused, as worked out last.
@@ -72,7 +72,7 @@ impl Known {
 struct Paused {
     until: Instant,
     cause: Cause,
-    /// When this process had it written: rows that were read before may not have it.
+    /// When this process had written it, or [`PATIENCE`] from now while it does: rows that were read before may not have it.
     since: Instant,
 }
 
@@ -177,8 +177,8 @@ impl Pauses {
         })
     }
 
-    /// Pauses an upstream or a model of it, here at once and for everyone with the row. True for one of those who say so at the same
-    /// time: whoever is the first of this process to know of the cause.
+    /// Pauses an upstream or a model of it, here at once and for everyone with the row. Returns whether this process did not know of
+    /// the cause before: of several calls at the same time, one is told so.
     pub async fn pause(&self, scope: &Scope, wait: Duration, cause: Cause) -> bool {
         let now = Instant::now();
         let first = {
